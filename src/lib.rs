@@ -1,0 +1,7 @@
+//! backyfs: a filesystem for backups of disks.
+//!
+//! Copying an image into the mounted `incoming/` is the backup. Blocks are deduplicated, compressed, sealed and packed;
+//! a version is a Merkle tree of block ids under one immutable record. Each module below imports only from those above it;
+//! `tests/architecture.rs` holds them to it, docs/architecture.md explains them.
+
+pub mod words;

@@ -1,0 +1,163 @@
+//! Records: what stands on the target for everything acknowledged. Versions, drafts and pins share one shape and one
+//! protocol (publish, check, confirm; see docs/architecture.md).
+
+use crate::words::attribute::Attributes;
+use crate::words::geometry::{BlockSize, MapDepth};
+use crate::words::ids::{BlockId, DraftId, HostId, PackId, Uid};
+use crate::words::stamp::Stamp;
+
+/// What a record stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKind {
+    /// A finished backup.
+    Version,
+    /// What has been acknowledged of an unfinished one.
+    Draft,
+    /// Keeps the base of an overlay readable.
+    Pin,
+}
+
+/// A disk image in the repository: its size and the root of its block map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageRef {
+    /// Bytes per block.
+    pub block_size: BlockSize,
+    /// Bytes of the image. Bytes of the last block past it are zero.
+    pub size_bytes: u64,
+    /// Root of the map, at level `depth().root_level()`; [`BlockId::HOLE`] when everything is zero.
+    pub root: BlockId,
+}
+
+impl ImageRef {
+    /// The empty image.
+    pub const fn empty(block_size: BlockSize) -> Self {
+        Self { block_size, size_bytes: 0, root: BlockId::HOLE }
+    }
+
+    /// Levels of its map.
+    pub fn depth(&self) -> MapDepth {
+        MapDepth::for_blocks(self.block_count())
+    }
+
+    /// Blocks, the last perhaps partial.
+    pub const fn block_count(&self) -> u64 {
+        self.block_size.count(self.size_bytes)
+    }
+}
+
+/// Where and why a writer stopped half way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The end of the last write of the writer that died: the draft is whole again only when a write or a truncation has
+    /// gone over this offset.
+    pub at: u64,
+    /// For people: who died how.
+    pub reason: String,
+}
+
+/// What making a version cost. Bytes of image data unless said otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    /// Bytes received from the writer or read from the source.
+    pub written_bytes: u64,
+    /// Of these, bytes in blocks equal to the base's at the same place.
+    pub unchanged_bytes: u64,
+    /// Bytes in blocks that the repository already held.
+    pub deduplicated_bytes: u64,
+    /// Bytes in blocks that were all zero.
+    pub zero_bytes: u64,
+    /// Bytes in blocks stored anew.
+    pub new_bytes: u64,
+    /// Bytes those took on the target, sealed.
+    pub stored_bytes: u64,
+    /// From the first write to publication.
+    pub duration_ms: u64,
+}
+
+/// One record. Immutable once on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its identity.
+    pub uid: Uid,
+    /// What it stands for.
+    pub kind: RecordKind,
+    /// Moment of publication.
+    pub created: Stamp,
+    /// The host that wrote it.
+    pub host: HostId,
+    /// The image.
+    pub image: ImageRef,
+    /// Version: the one it was made from, or nil. Draft: likewise. Pin: the version pinned.
+    pub base: Uid,
+    /// Version: the one it replaces (going on after close), or nil. Draft: the draft record before it, or nil.
+    pub supersedes: Uid,
+    /// Version and draft: the draft this belongs to. Pin: nil.
+    pub draft: DraftId,
+    /// Draft: the image as it was when the draft began, to tell whether anything changed. Otherwise equal to `image`.
+    pub start: ImageRef,
+    /// Draft: why it is not whole.
+    pub broken: Option<Broken>,
+    /// Attributes at publication; entries change them later.
+    pub attributes: Attributes,
+    /// What it cost.
+    pub stats: Stats,
+}
+
+/// Whether a record is known to be confirmed (GC rule 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Neither object exists (yet).
+    Pending,
+    /// `ok` exists.
+    Confirmed,
+    /// `withdrawing` exists and `ok` does not.
+    Withdrawing,
+}
+
+/// What kind of blocks a pack holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockKind {
+    /// Blocks of images.
+    Data,
+    /// Nodes of block maps.
+    Map,
+}
+
+/// Where one stored copy of a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Location {
+    /// The pack.
+    pub pack: PackId,
+    /// Offset of the block's frame from the start of the pack.
+    pub offset: u32,
+    /// Bytes of the frame: header and sealed bytes.
+    pub frame_len: u32,
+    /// Bytes of the plaintext.
+    pub plain_len: u32,
+}
+
+/// What a pack holds, as its footer and the index say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackContents {
+    /// The pack.
+    pub pack: PackId,
+    /// Data or map.
+    pub kind: BlockKind,
+    /// Bytes of the whole pack.
+    pub size_bytes: u64,
+    /// Its blocks in order of offset.
+    pub blocks: Vec<PackedBlock>,
+}
+
+/// A block in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackedBlock {
+    /// Which block.
+    pub id: BlockId,
+    /// Offset of its frame.
+    pub offset: u32,
+    /// Bytes of its frame.
+    pub frame_len: u32,
+    /// Bytes of its plaintext.
+    pub plain_len: u32,
+}
