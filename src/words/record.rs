@@ -26,12 +26,14 @@ pub struct ImageRef {
     pub size_bytes: u64,
     /// Root of the map, at level `depth().root_level()`; [`BlockId::HOLE`] when everything is zero.
     pub root: BlockId,
+    /// How many of its blocks are not holes: what `stat` reports, without reading the map.
+    pub allocated_blocks: u64,
 }
 
 impl ImageRef {
     /// The empty image.
     pub const fn empty(block_size: BlockSize) -> Self {
-        Self { block_size, size_bytes: 0, root: BlockId::HOLE }
+        Self { block_size, size_bytes: 0, root: BlockId::HOLE, allocated_blocks: 0 }
     }
 
     /// Levels of its map.
