@@ -1,0 +1,138 @@
+//! Reading an image of the repository: map, then hole or block; sequential readers get read-ahead.
+
+use crate::image::tree::{Want, lookup, next_stored};
+use crate::repo::{RepoError, Repository};
+use crate::words::geometry::{FANOUT, node_span_blocks};
+use crate::words::ids::BlockId;
+use crate::words::record::ImageRef;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One readable image. Many threads may read at once.
+pub struct ImageReader {
+    repo: Arc<Repository>,
+    image: ImageRef,
+    /// Says in messages which version this is.
+    label: String,
+    /// Where the last read ended: the next one that begins there is sequential.
+    expected: AtomicU64,
+    /// First block not yet asked for ahead.
+    ahead: AtomicU64,
+}
+
+impl ImageReader {
+    /// `label` names the version in messages about damage.
+    pub fn new(repo: Arc<Repository>, image: ImageRef, label: impl Into<String>) -> Self {
+        let (expected, ahead) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        Self { repo, image, label: label.into(), expected, ahead }
+    }
+
+    /// The image.
+    pub fn image(&self) -> &ImageRef {
+        &self.image
+    }
+
+    /// Bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.image.size_bytes
+    }
+
+    /// The id of a block; beyond the end a hole.
+    ///
+    /// # Errors
+    /// When a map node cannot be read.
+    pub fn block_id(&self, index: u64) -> Result<BlockId, RepoError> {
+        if index >= self.image.block_count() {
+            return Ok(BlockId::HOLE);
+        }
+        lookup(&self.repo, self.image.root, self.image.depth().root_level(), index)
+    }
+
+    /// The id of the leaf that covers a block, for whole-leaf copies.
+    ///
+    /// # Errors
+    /// When a map node cannot be read.
+    pub fn leaf_id(&self, index: u64) -> Result<BlockId, RepoError> {
+        let mut id = self.image.root;
+        for level in (1..=self.image.depth().root_level()).rev() {
+            if id.is_hole() {
+                break;
+            }
+            id = self.repo.read_node(&id)?.get((index / node_span_blocks(level - 1) % FANOUT) as usize);
+        }
+        Ok(id)
+    }
+
+    /// Fills `out` from `offset`; the range must lie within the image.
+    ///
+    /// # Errors
+    /// When a block is damaged (also logged with version and offset) or the target cannot be reached.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), RepoError> {
+        self.plan_ahead(offset, out.len());
+        for piece in self.image.block_size.pieces(offset, out.len()) {
+            let target = &mut out[piece.source];
+            let read = self.block_id(piece.index).and_then(|id| {
+                if id.is_hole() {
+                    target.fill(0);
+                    return Ok(());
+                }
+                let block = self.repo.read_block(&id)?;
+                target.copy_from_slice(&block[piece.within]);
+                Ok(())
+            });
+            if let Err(error) = read {
+                let at = piece.index * self.image.block_size.bytes_u64();
+                tracing::error!("{} cannot be read at offset {at}: {error}", self.label);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// First byte at or after `offset` that is in an allocated block; `None` when only holes follow.
+    ///
+    /// # Errors
+    /// When a map node cannot be read.
+    pub fn next_data(&self, offset: u64) -> Result<Option<u64>, RepoError> {
+        Ok(self.next(offset, Want::Data)?.filter(|at| *at < self.image.size_bytes))
+    }
+
+    /// First byte at or after `offset` that is in a hole; the end of the image counts as one.
+    ///
+    /// # Errors
+    /// When a map node cannot be read.
+    pub fn next_hole(&self, offset: u64) -> Result<u64, RepoError> {
+        Ok(self.next(offset, Want::Hole)?.map_or(self.image.size_bytes, |at| at.min(self.image.size_bytes)))
+    }
+
+    fn next(&self, offset: u64, want: Want) -> Result<Option<u64>, RepoError> {
+        let size = self.image.block_size;
+        let (root, level) = (self.image.root, self.image.depth().root_level());
+        let found = next_stored(&self.repo, root, level, 0, size.index_of(offset), want)?;
+        Ok(found.map(|index| (index * size.bytes_u64()).max(offset)))
+    }
+
+    /// Asks for the blocks behind a sequential reader. The window is bounded by the cache's share, and only positions not
+    /// asked for before are visited, so the cost is one visit a block.
+    fn plan_ahead(&self, offset: u64, len: usize) {
+        let end = offset + len as u64;
+        // Several requests of one reader may arrive in any order; a window of a few requests still is sequential.
+        let expected = self.expected.swap(end, Ordering::Relaxed);
+        if expected == u64::MAX || offset.abs_diff(expected) > 4 << 20 {
+            self.ahead.store(0, Ordering::Relaxed);
+            return;
+        }
+        let size = self.image.block_size;
+        let window = (self.repo.memory().block_cache as u64 / 4 / size.bytes_u64()).clamp(1, 64);
+        let first = size.index_of(end.saturating_sub(1)) + 1;
+        let last = (first + window).min(self.image.block_count());
+        let from = self.ahead.load(Ordering::Relaxed).max(first);
+        for index in from..last {
+            let Ok(id) = self.block_id(index) else { return };
+            if !self.repo.read_ahead(&id) {
+                return;
+            }
+            self.ahead.store(index + 1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The check between publishing a record and acknowledging it (GC rule 4): every block and map node of the image has a copy
+//! in a pack that is not condemned; what has none is copied out or the check fails.
+
+use crate::format::frame::FrameKind;
+use crate::format::node::MapNode;
+use crate::format::{condemned, layout};
+use crate::repo::{RepoError, Repository, object_id};
+use crate::words::geometry::FANOUT;
+use crate::words::ids::{BlockId, CondemnedFingerprint};
+use crate::words::record::{BlockKind, ImageRef};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One position in two trees of the same shape: the one being checked, and relatives that are known to be good.
+struct Walk<'a> {
+    repo: &'a Repository,
+    list: CondemnedFingerprint,
+    stored: u64,
+    /// Nodes found good in this pass, so that shared subtrees are walked once.
+    seen: HashMap<BlockId, ()>,
+}
+
+impl Repository {
+    /// Checks an image and returns the condemned list under which it is good.
+    ///
+    /// # Errors
+    /// When a block is lost, or target or catalog fail.
+    pub fn check_image(
+        &self,
+        image: &ImageRef,
+        relatives: &[ImageRef],
+    ) -> Result<CondemnedFingerprint, RepoError> {
+        loop {
+            // First the index, then the whole list: a location learnt from the index and condemned since must be seen.
+            self.learn_index()?;
+            let list = self.learn_condemned()?;
+            let mut walk = Walk { repo: self, list, stored: 0, seen: HashMap::new() };
+            if !walk.is_known_good(image)? {
+                let depth = image.depth();
+                let good: Vec<BlockId> = relatives
+                    .iter()
+                    .filter_map(|relative| walk.is_known_good(relative).map(|good| good.then_some(relative)).transpose())
+                    .collect::<Result<Vec<_>, _>>()?
+                    .into_iter()
+                    .filter_map(|relative| walk.align(relative, depth.root_level()).transpose())
+                    .collect::<Result<_, _>>()?;
+                walk.node(image.root, depth.root_level(), &good)?;
+            }
+            if walk.stored == 0 {
+                // Repeat until a pass stored nothing and no index entry arrived after the list was read.
+                if !self.learn_index()? || self.learn_condemned()? == list {
+                    return Ok(list);
+                }
+                continue;
+            }
+            self.flush_packs([])?;
+        }
+    }
+
+    /// Reads batches of the condemned list that are new, and returns what the list now is.
+    ///
+    /// # Errors
+    /// When the target or the catalog fails. A batch that cannot be read is an error: an incomplete list must not pass
+    /// for the whole.
+    pub fn learn_condemned(&self) -> Result<CondemnedFingerprint, RepoError> {
+        let core = &self.core;
+        let known = core.catalog.known_batches()?;
+        for info in core.target.list(layout::CONDEMNED)? {
+            let Some(batch) = layout::parse_condemned(&info.key) else { continue };
+            if known.contains(&batch) {
+                continue;
+            }
+            let sealed = core.target.get(&info.key)?;
+            let plain = core
+                .sealer
+                .open_object(FrameKind::CondemnedBatch, object_id(batch.as_bytes(), &[]), &sealed)
+                .map_err(RepoError::seal(info.key.as_str()))?;
+            let packs = condemned::decode(&plain).map_err(RepoError::format(info.key.as_str()))?;
+            core.catalog.absorb_batch(batch, &packs)?;
+        }
+        Ok(core.catalog.fingerprint()?)
+    }
+}
+
+impl Walk<'_> {
+    fn is_known_good(&self, image: &ImageRef) -> Result<bool, RepoError> {
+        Ok(image.root.is_hole() || self.repo.core.catalog.is_checked(&image.root, image.depth(), &self.list)?)
+    }
+
+    /// The node of `image` that stands at `level` over block 0, so that trees of different height can be walked side by
+    /// side. A lower tree than wanted has none.
+    fn align(&self, image: &ImageRef, level: u8) -> Result<Option<BlockId>, RepoError> {
+        let mut id = image.root;
+        let mut at = image.depth().root_level();
+        while at > level && !id.is_hole() {
+            id = self.repo.read_node(&id)?.get(0);
+            at -= 1;
+        }
+        Ok((at == level && !id.is_hole()).then_some(id))
+    }
+
+    fn node(&mut self, id: BlockId, level: u8, relatives: &[BlockId]) -> Result<(), RepoError> {
+        if id.is_hole() || relatives.contains(&id) || self.seen.contains_key(&id) {
+            return Ok(());
+        }
+        self.located(BlockKind::Map, &id)?;
+        let node = self.repo.read_node(&id)?;
+        let others: Vec<Arc<MapNode>> =
+            relatives.iter().map(|other| self.repo.read_node(other)).collect::<Result<_, _>>()?;
+        let mut children = Vec::with_capacity(others.len());
+        for i in 0..FANOUT as usize {
+            let child = node.get(i);
+            if child.is_hole() || others.iter().any(|other| other.get(i) == child) {
+                continue;
+            }
+            if level == 0 {
+                self.located(BlockKind::Data, &child)?;
+            } else {
+                children.clear();
+                children.extend(others.iter().map(|other| other.get(i)).filter(|id| !id.is_hole()));
+                self.node(child, level - 1, &children)?;
+            }
+        }
+        self.seen.insert(id, ());
+        Ok(())
+    }
+
+    /// Makes sure that a block has a copy in a pack that is not condemned.
+    fn located(&mut self, kind: BlockKind, id: &BlockId) -> Result<(), RepoError> {
+        let core = &self.repo.core;
+        if core.catalog.has_location(id)? {
+            return Ok(());
+        }
+        // All its copies are condemned: they may still be readable, or the block may be in the cache.
+        match kind {
+            BlockKind::Data => core.store_block(&core.read_block(id)?, BlockId::HOLE).map(drop)?,
+            BlockKind::Map => core.store_node(&*core.read_node(id)?).map(drop)?,
+        }
+        self.stored += 1;
+        Ok(())
+    }
+}

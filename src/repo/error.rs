@@ -1,0 +1,155 @@
+//! What can go wrong in the repository.
+
+use crate::catalog::CatalogError;
+use crate::format::FormatError;
+use crate::seal::{KeyError, SealError};
+use crate::target::TargetError;
+use crate::words::geometry::BlockSizeError;
+use crate::words::ids::{BlockId, Uid};
+use std::sync::Arc;
+
+/// An error of the repository. It can be cloned, because an error of background work is given to everyone it concerns.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RepoError {
+    /// The target failed; the source says whether the thing is gone or the target cannot be reached.
+    #[error("{0}")]
+    Target(#[source] Arc<TargetError>),
+    /// The local catalog failed.
+    #[error("{0}")]
+    Catalog(#[source] Arc<CatalogError>),
+    /// Something stored cannot be understood.
+    #[error("{what}: {source}")]
+    Format {
+        /// The object.
+        what: String,
+        /// Why.
+        source: Arc<FormatError>,
+    },
+    /// Something stored was not authentic.
+    #[error("{what}: {source}")]
+    Seal {
+        /// The object.
+        what: String,
+        /// Why.
+        source: Arc<SealError>,
+    },
+    /// The key does not open the repository.
+    #[error("{0}")]
+    Key(#[source] Arc<KeyError>),
+    /// No readable copy of a block is left.
+    #[error("block {id} is damaged or missing: {detail}")]
+    Damaged {
+        /// The block.
+        id: BlockId,
+        /// Which copies were tried, and what was wrong with each.
+        detail: String,
+    },
+    /// There is no repository at the target.
+    #[error("there is no backyfs repository at {target}: run `backyfs init`, or mount the target if it is a mountpoint")]
+    NoRepository {
+        /// The target.
+        target: String,
+    },
+    /// A repository exists already.
+    #[error("{target} already holds a backyfs repository: nothing was changed")]
+    AlreadyExists {
+        /// The target.
+        target: String,
+    },
+    /// The target holds something else.
+    #[error("{target} is not empty and not a backyfs repository (it holds {found}): choose an empty directory")]
+    Foreign {
+        /// The target.
+        target: String,
+        /// An example of what is there.
+        found: String,
+    },
+    /// A collector withdrew the record while it was being confirmed.
+    #[error("version {uid} was withdrawn by a collector before it was confirmed: copy it again")]
+    Withdrawn {
+        /// The record.
+        uid: Uid,
+    },
+    /// No version is meant by this text.
+    #[error("no version is called {spec:?}: give a uid, the beginning of one, NAME or NAME@2026-11-22 (see `backyfs ls`)")]
+    NoSuchVersion {
+        /// As given.
+        spec: String,
+    },
+    /// Several versions are meant by this text.
+    #[error("{spec:?} means {count} versions: give more digits")]
+    Ambiguous {
+        /// As given.
+        spec: String,
+        /// How many.
+        count: usize,
+    },
+    /// A name is taken as a directory or as a file.
+    #[error("{name:?} collides with the backup {other:?}: one would have to be a directory and a file at once")]
+    NameCollision {
+        /// The new name.
+        name: String,
+        /// The one that exists.
+        other: String,
+    },
+    /// A version must not be deleted now.
+    #[error("version {uid} was not deleted: {reason}")]
+    Refused {
+        /// The version.
+        uid: Uid,
+        /// Why, and what would allow it.
+        reason: String,
+    },
+    /// The state directory cannot be used.
+    #[error("state directory {path}: {source}")]
+    State {
+        /// Where.
+        path: String,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// A background thread is gone.
+    #[error("a background thread has ended; restart backyfs")]
+    Stopped,
+}
+
+impl From<TargetError> for RepoError {
+    fn from(error: TargetError) -> Self {
+        Self::Target(Arc::new(error))
+    }
+}
+
+impl From<CatalogError> for RepoError {
+    fn from(error: CatalogError) -> Self {
+        Self::Catalog(Arc::new(error))
+    }
+}
+
+impl From<KeyError> for RepoError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(Arc::new(error))
+    }
+}
+
+impl From<BlockSizeError> for RepoError {
+    fn from(error: BlockSizeError) -> Self {
+        Self::Format { what: "block size".into(), source: Arc::new(FormatError::from(error)) }
+    }
+}
+
+impl RepoError {
+    /// Names the object that could not be understood.
+    pub fn format(what: impl Into<String>) -> impl FnOnce(FormatError) -> Self {
+        |source| Self::Format { what: what.into(), source: Arc::new(source) }
+    }
+
+    /// Names the object that was not authentic.
+    pub fn seal(what: impl Into<String>) -> impl FnOnce(SealError) -> Self {
+        |source| Self::Seal { what: what.into(), source: Arc::new(source) }
+    }
+
+    /// Whether the thing asked for is known to be absent (as against out of reach).
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Target(error) if matches!(**error, TargetError::NotFound { .. }))
+    }
+}

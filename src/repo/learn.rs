@@ -1,0 +1,238 @@
+//! Learning what is on the target: other hosts write there too, and a lost catalog is made anew from it.
+
+use crate::format::frame::FrameKind;
+use crate::format::layout::{self, ObjectKey};
+use crate::format::{attribute, fragment, record};
+use crate::repo::publish::frame_kind;
+use crate::repo::{Core, RepoError, Repository, object_id};
+use crate::target::{ObjectInfo, TargetError};
+use crate::words::ids::{EntryId, Uid};
+use crate::words::record::{RecordKind, Verdict};
+use std::collections::HashSet;
+
+/// What a [`Repository::refresh`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Records that were new.
+    pub records: u64,
+    /// Records that are gone.
+    pub removed: u64,
+    /// Attribute entries that were new.
+    pub entries: u64,
+    /// Objects that could not be read, each with the reason. Everything else was learnt all the same.
+    pub unreadable: Vec<String>,
+}
+
+const RECORD_KINDS: [RecordKind; 3] = [RecordKind::Version, RecordKind::Draft, RecordKind::Pin];
+
+impl Repository {
+    /// Brings the catalog up to date with the target. Damage is local: an object that cannot be read is reported and left
+    /// out.
+    ///
+    /// # Errors
+    /// When the target cannot be reached or the catalog fails.
+    pub fn refresh(&self) -> Result<Learned, RepoError> {
+        let core = &self.core;
+        let mut learned = Learned::default();
+        core.learn_tombstones()?;
+        core.learn_records(&mut learned)?;
+        core.learn_verdicts()?;
+        core.learn_entries(&mut learned)?;
+        core.learn_fragments(&mut learned.unreadable)?;
+        self.learn_condemned()?;
+        core.drop_published_drafts()?;
+        for text in &learned.unreadable {
+            core.monitor.warn(text);
+        }
+        Ok(learned)
+    }
+
+    /// Reads index fragments that are new. Says whether there were any.
+    ///
+    /// # Errors
+    /// When the target cannot be reached or the catalog fails.
+    pub fn learn_index(&self) -> Result<bool, RepoError> {
+        let mut unreadable = Vec::new();
+        let learned = self.core.learn_fragments(&mut unreadable)?;
+        for text in unreadable {
+            self.core.monitor.warn(&text);
+        }
+        Ok(learned)
+    }
+}
+
+impl Core {
+    fn learn_fragments(&self, unreadable: &mut Vec<String>) -> Result<bool, RepoError> {
+        let known = self.catalog.known_fragments()?;
+        let mut learned = false;
+        for info in self.target.list(layout::INDEX)? {
+            let Some(id) = layout::parse_fragment(&info.key).filter(|id| !known.contains(id)) else { continue };
+            let Some(plain) =
+                self.fetch(FrameKind::IndexFragment, &info.key, object_id(id.as_bytes(), &[]), unreadable)?
+            else {
+                continue;
+            };
+            match fragment::decode(&plain) {
+                Ok(packs) => {
+                    self.catalog.absorb_fragment(id, &packs)?;
+                    learned = true;
+                }
+                Err(error) => unreadable.push(format!("{}: {error}", info.key)),
+            }
+        }
+        Ok(learned)
+    }
+
+    fn learn_tombstones(&self) -> Result<(), RepoError> {
+        for info in self.target.list(layout::TOMBSTONES)? {
+            let Some(uid) = layout::parse_tombstone(&info.key) else { continue };
+            if !self.catalog.has_tombstone(uid)? {
+                self.catalog.add_tombstone(uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn learn_records(&self, learned: &mut Learned) -> Result<(), RepoError> {
+        for kind in RECORD_KINDS {
+            let mut known: HashSet<Uid> = self.catalog.record_uids(kind)?.into_iter().collect();
+            for info in self.target.list(layout::records(kind))? {
+                let Some(uid) = layout::parse_record(kind, &info.key) else { continue };
+                if known.remove(&uid) {
+                    continue;
+                }
+                if self.catalog.has_tombstone(uid)? {
+                    // Its deletion was cut short; finish it.
+                    self.delete_record(kind, uid)?;
+                    continue;
+                }
+                let object = object_id(uid.as_bytes(), &[]);
+                let Some(plain) = self.fetch(frame_kind(kind), &info.key, object, &mut learned.unreadable)? else {
+                    continue;
+                };
+                match record::decode(&plain) {
+                    Ok(record) if record.uid == uid && record.kind == kind => {
+                        self.catalog.put_record(&record, Verdict::Pending)?;
+                        learned.records += 1;
+                    }
+                    Ok(_) => learned.unreadable.push(format!("{}: it is another record under this name", info.key)),
+                    Err(error) => learned.unreadable.push(format!("{}: {error}", info.key)),
+                }
+            }
+            // What is left was in the catalog and is not on the target any more. A record that this process, or another on
+            // this host, published after the list was read is there: look at each before forgetting it.
+            for uid in known {
+                let gone = self.target.get(&layout::record(kind, &uid));
+                if matches!(gone, Err(TargetError::NotFound { .. })) {
+                    self.catalog.remove_record(uid)?;
+                    learned.removed += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn learn_verdicts(&self) -> Result<(), RepoError> {
+        let mut pending = HashSet::new();
+        for kind in RECORD_KINDS {
+            let records = self.catalog.records(kind)?;
+            pending.extend(records.iter().filter(|(_, v)| *v != Verdict::Confirmed).map(|(record, _)| record.uid));
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let listed = |prefix: &str, parse: fn(&ObjectKey) -> Option<Uid>| -> Result<HashSet<Uid>, RepoError> {
+            Ok(self.target.list(prefix)?.iter().filter_map(|info: &ObjectInfo| parse(&info.key)).collect())
+        };
+        let confirmed = listed(layout::OK, layout::parse_ok)?;
+        let withdrawing = listed(layout::WITHDRAWING, layout::parse_withdrawing)?;
+        for uid in pending {
+            // `ok` decides: a finder that meets it deletes nothing.
+            if confirmed.contains(&uid) {
+                self.catalog.set_verdict(uid, Verdict::Confirmed)?;
+            } else if withdrawing.contains(&uid) {
+                self.catalog.set_verdict(uid, Verdict::Withdrawing)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn learn_entries(&self, learned: &mut Learned) -> Result<(), RepoError> {
+        let known: HashSet<(Uid, EntryId)> = self.catalog.known_entries()?;
+        for info in self.target.list(layout::ATTRIBUTES)? {
+            let Some((uid, entry)) = layout::parse_attribute(&info.key) else { continue };
+            if known.contains(&(uid, entry)) || self.catalog.has_tombstone(uid)? {
+                continue;
+            }
+            let object = object_id(uid.as_bytes(), entry.as_bytes());
+            let Some(plain) = self.fetch(FrameKind::AttributeEntry, &info.key, object, &mut learned.unreadable)?
+            else {
+                continue;
+            };
+            match attribute::decode(&plain) {
+                Ok(found) if found.version == uid && found.entry == entry => {
+                    self.catalog.add_entry(&found)?;
+                    learned.entries += 1;
+                }
+                Ok(_) => learned.unreadable.push(format!("{}: it is another entry under this name", info.key)),
+                Err(error) => learned.unreadable.push(format!("{}: {error}", info.key)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A daemon that died between confirming a version and removing its draft leaves both; the version stands for both.
+    /// The same holds for older records of a draft.
+    fn drop_published_drafts(&self) -> Result<(), RepoError> {
+        let drafts = self.catalog.records(RecordKind::Draft)?;
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        let published: HashSet<_> = self
+            .catalog
+            .records(RecordKind::Version)?
+            .into_iter()
+            .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
+            .map(|(record, _)| record.draft)
+            .collect();
+        let superseded: HashSet<Uid> = drafts
+            .iter()
+            .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
+            .map(|(record, _)| record.supersedes)
+            .collect();
+        for (record, verdict) in drafts {
+            let stale = published.contains(&record.draft) || superseded.contains(&record.uid);
+            if verdict == Verdict::Confirmed && stale {
+                self.delete_record(RecordKind::Draft, record.uid)?;
+                self.catalog.remove_record(record.uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets and opens an object. One that is gone or not authentic is `None` and noted; a target out of reach is an error.
+    fn fetch(
+        &self,
+        kind: FrameKind,
+        key: &ObjectKey,
+        object: [u8; 32],
+        unreadable: &mut Vec<String>,
+    ) -> Result<Option<Vec<u8>>, RepoError> {
+        let sealed = match self.target.get(key) {
+            Ok(sealed) => sealed,
+            Err(TargetError::NotFound { .. }) => return Ok(None),
+            Err(error @ TargetError::Truncated { .. }) => {
+                unreadable.push(format!("{key}: {error}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match self.sealer.open_object(kind, object, &sealed) {
+            Ok(plain) => Ok(Some(plain)),
+            Err(error) => {
+                unreadable.push(format!("{key}: {error}"));
+                Ok(None)
+            }
+        }
+    }
+}

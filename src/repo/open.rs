@@ -1,0 +1,170 @@
+//! Making and opening repositories.
+
+use crate::catalog::Catalog;
+use crate::format::layout;
+use crate::format::repository::RepositoryHeader;
+use crate::repo::buffers::BufferPool;
+use crate::repo::cache::BlockCache;
+use crate::repo::packer::{Packer, PackerParts};
+use crate::repo::pipeline::Pipeline;
+use crate::repo::read::{Loads, ReadAhead};
+use crate::repo::{Core, MemoryPlan, RepoError, Repository};
+use crate::seal::keys::{self, Secret};
+use crate::target::{Put, Target, TargetError};
+use crate::words::clock::Clock;
+use crate::words::geometry::BlockSize;
+use crate::words::monitor::Monitor;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a new repository is to be like.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameters {
+    /// Bytes per block.
+    pub block_size: BlockSize,
+    /// zstd level, -7 to 19.
+    pub zstd_level: i32,
+    /// Bytes at which a pack is closed.
+    pub pack_bytes: u32,
+}
+
+/// What opening needs.
+pub struct Settings {
+    /// Where the objects are.
+    pub target: Arc<dyn Target>,
+    /// What opens a key slot.
+    pub secret: Secret,
+    /// Where local state is kept; each repository gets a directory of its own below.
+    pub state_dir: PathBuf,
+    /// Memory for caches and buffers, in bytes.
+    pub memory_bytes: u64,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+    /// Is told what happens.
+    pub monitor: Arc<dyn Monitor>,
+    /// Threads that hash, compress and seal; normally one a core.
+    pub workers: usize,
+}
+
+/// What `create` made.
+pub struct Created {
+    /// Opens the repository when everything else is lost; shown once.
+    pub recovery_key: String,
+}
+
+/// Reads the header of the repository at a target.
+///
+/// # Errors
+/// [`RepoError::NoRepository`], [`RepoError::Foreign`], or when the target cannot be reached.
+fn read_header(target: &dyn Target) -> Result<Vec<u8>, RepoError> {
+    match target.get(&layout::header()) {
+        Ok(bytes) => Ok(bytes),
+        Err(TargetError::NotFound { .. }) => Err(match foreign(target)? {
+            Some(found) => RepoError::Foreign { target: target.describe(), found },
+            None => RepoError::NoRepository { target: target.describe() },
+        }),
+        // A directory that lacks everything cannot be told from one that is not mounted: say both.
+        Err(TargetError::Unreachable { .. }) if foreign(target).is_ok_and(|found| found.is_some()) => {
+            Err(RepoError::Foreign { target: target.describe(), found: foreign(target)?.unwrap_or_default() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The name of something at the target that is not ours.
+fn foreign(target: &dyn Target) -> Result<Option<String>, RepoError> {
+    Ok(target.foreign()?)
+}
+
+impl Repository {
+    /// Makes a new repository at an empty target. The header is written last, by an operation that fails if one exists: two
+    /// `init` at once leave one repository.
+    ///
+    /// # Errors
+    /// [`RepoError::AlreadyExists`], [`RepoError::Foreign`], or when the target fails. Then nothing of it is a repository.
+    pub fn create(
+        target: &dyn Target,
+        secrets: &[Secret],
+        parameters: &Parameters,
+        clock: &dyn Clock,
+    ) -> Result<Created, RepoError> {
+        match read_header(target) {
+            Ok(_) => return Err(RepoError::AlreadyExists { target: target.describe() }),
+            Err(error @ RepoError::Foreign { .. }) => return Err(error),
+            Err(RepoError::NoRepository { .. } | RepoError::Target(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let made = keys::create(secrets, parameters.into(), clock)?;
+        target.prepare()?;
+        for (key, bytes) in &made.objects {
+            target.put(key, &[bytes])?;
+        }
+        match target.put_new(&layout::header(), &[&made.header])? {
+            Put::Created => Ok(Created { recovery_key: made.recovery_key }),
+            Put::Exists => Err(RepoError::AlreadyExists { target: target.describe() }),
+        }
+    }
+
+    /// Opens the repository at a target and its catalog, which is made if there is none. Does not read what other hosts
+    /// wrote: see [`Repository::refresh`].
+    ///
+    /// # Errors
+    /// When there is no repository, the secret opens no slot, the format is newer, or the state directory fails.
+    pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
+        let Settings { target, secret, state_dir, memory_bytes, clock, monitor, workers } = settings;
+        let header_bytes = read_header(&*target)?;
+        let mut slots = Vec::new();
+        let mut rings = Vec::new();
+        for info in target.list(layout::KEYS)? {
+            if layout::parse_slot(&info.key).is_some() {
+                slots.push(target.get(&info.key)?);
+            } else if layout::parse_ring(&info.key).is_some() {
+                rings.push(target.get(&info.key)?);
+            }
+        }
+        let (header, sealer): (RepositoryHeader, Sealer) = keys::unlock(&header_bytes, &slots, &rings, &secret)?;
+        let sealer = Arc::new(sealer);
+        let state_dir = state_dir.join(header.repo_id.to_string());
+        std::fs::create_dir_all(&state_dir).map_err(|source| RepoError::State {
+            path: state_dir.display().to_string(),
+            source: Arc::new(source),
+        })?;
+        let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);
+        let host = catalog.host_id()?;
+        let memory = MemoryPlan::divide(memory_bytes);
+        let pack_bytes = header.pack_bytes as usize;
+        let packer = Packer::start(PackerParts {
+            target: Arc::clone(&target),
+            sealer: Arc::clone(&sealer),
+            catalog: Arc::clone(&catalog),
+            clock: Arc::clone(&clock),
+            monitor: Arc::clone(&monitor),
+            pack_bytes,
+            uploads_max: (memory.packs / pack_bytes.max(1)).saturating_sub(1).clamp(1, 4),
+        });
+        let block = header.block_size.bytes();
+        let core = Arc::new(Core {
+            header,
+            host,
+            target,
+            sealer,
+            catalog,
+            clock,
+            monitor,
+            packer,
+            blocks: BlockCache::new(memory.block_cache),
+            nodes: BlockCache::new(memory.node_cache),
+            loads: Loads::default(),
+        });
+        let threads = |source| RepoError::State { path: "threads".into(), source: Arc::new(source) };
+        let depth = (memory.pipeline / 2 / block).clamp(2, 256);
+        Ok(Arc::new(Self {
+            pipeline: Pipeline::start(&core, workers, depth).map_err(threads)?,
+            read_ahead: ReadAhead::start(&core, workers, (memory.block_cache / 2 / block).clamp(1, 64)).map_err(threads)?,
+            buffers: BufferPool::new(block, (memory.pipeline / block).clamp(4, 1024)),
+            core,
+            memory,
+            state_dir,
+        }))
+    }
+}

@@ -1,0 +1,81 @@
+//! The write pipeline: one worker a core takes blocks from a bounded queue, stores them and reports where they went.
+
+use crate::repo::buffers::PooledBuffer;
+use crate::repo::store::Placed;
+use crate::repo::{Core, RepoError, Repository};
+use crate::words::ids::BlockId;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Takes the outcome of a job. Called from a worker; must not wait for the pipeline.
+pub trait BlockSink: Send + Sync {
+    /// Block `index` in the state it had at `sequence` has been placed, or could not be.
+    fn placed(&self, index: u64, sequence: u64, outcome: Result<Placed, RepoError>);
+}
+
+/// A whole block to be stored.
+pub struct BlockJob {
+    /// Its position, handed back.
+    pub index: u64,
+    /// Which state of the block this is, handed back.
+    pub sequence: u64,
+    /// Its contents: exactly one block.
+    pub block: Arc<PooledBuffer>,
+    /// The id at this position in the version it is likely to equal.
+    pub base: BlockId,
+    /// Who wants to know.
+    pub sink: Arc<dyn BlockSink>,
+}
+
+/// See the module.
+pub struct Pipeline {
+    queue: Option<Sender<BlockJob>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Starts `workers` threads behind a queue of `depth` blocks.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn start(core: &Arc<Core>, workers: usize, depth: usize) -> std::io::Result<Self> {
+        let (queue, jobs) = bounded(depth.max(1));
+        let workers = (0..workers.max(1))
+            .map(|_| {
+                let (core, jobs): (_, Receiver<BlockJob>) = (Arc::clone(core), jobs.clone());
+                std::thread::Builder::new().name("pipeline".into()).spawn(move || work(&core, &jobs))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { queue: Some(queue), workers })
+    }
+}
+
+fn work(core: &Core, jobs: &Receiver<BlockJob>) {
+    for job in jobs {
+        // A panic must reach the writer as an error: a job that vanished would leave its close() waiting for ever.
+        let stored = catch_unwind(AssertUnwindSafe(|| core.store_block(&job.block, job.base)));
+        job.sink.placed(job.index, job.sequence, stored.unwrap_or(Err(RepoError::Stopped)));
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.queue = None;
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Repository {
+    /// Hands a block to the pipeline; waits while its queue is full. Do not hold a lock that the sink takes.
+    ///
+    /// # Errors
+    /// When the pipeline has ended.
+    pub fn submit(&self, job: BlockJob) -> Result<(), RepoError> {
+        let queue = self.pipeline.queue.as_ref().ok_or(RepoError::Stopped)?;
+        queue.send(job).map_err(|_| RepoError::Stopped)
+    }
+}

@@ -1,0 +1,89 @@
+//! Publishing a record: put it, check everything it needs, confirm it. Only then may anything be acknowledged.
+
+use crate::format::frame::FrameKind;
+use crate::format::{layout, record};
+use crate::repo::{Core, RepoError, Repository, object_id};
+use crate::target::TargetError;
+use crate::words::ids::Uid;
+use crate::words::monitor::Counter;
+use crate::words::record::{ImageRef, Record, RecordKind, Verdict};
+
+/// The frame kind of a record.
+pub(crate) const fn frame_kind(kind: RecordKind) -> FrameKind {
+    match kind {
+        RecordKind::Version => FrameKind::VersionRecord,
+        RecordKind::Draft => FrameKind::DraftRecord,
+        RecordKind::Pin => FrameKind::Pin,
+    }
+}
+
+impl Repository {
+    /// Publishes a record whose blocks are durable and indexed (see [`Repository::flush_packs`]).
+    ///
+    /// A writer publishes and then checks, a collector condemns and then looks; each writes before it reads. So whatever
+    /// the interleaving, either the collector sees this record and keeps what it needs, or the check below sees the
+    /// collector's batch and stores again what it took. `relatives` are images whose blocks are known to be good if their
+    /// maps were checked under the same condemned list: subtrees shared with them need no second walk.
+    ///
+    /// # Errors
+    /// When anything could not be stored or is lost, and when a collector withdrew the record. Then nothing is
+    /// acknowledged, and the record is taken back as far as the target can be reached.
+    pub fn publish(&self, record: &Record, relatives: &[ImageRef]) -> Result<(), RepoError> {
+        let core = &self.core;
+        let key = layout::record(record.kind, &record.uid);
+        let object = object_id(record.uid.as_bytes(), &[]);
+        let sealed = core.sealer.seal_object(frame_kind(record.kind), object, &record::encode(record));
+        core.target.put(&key, &[&sealed])?;
+        core.monitor.count(Counter::RecordsPut, 1);
+        core.catalog.put_record(record, Verdict::Pending)?;
+        let confirmed = self.check_image(&record.image, relatives).and_then(|list| {
+            core.confirm(record.uid)?;
+            Ok(list)
+        });
+        match confirmed {
+            Ok(list) => {
+                core.catalog.set_verdict(record.uid, Verdict::Confirmed)?;
+                core.catalog.set_checked(&record.image.root, record.image.depth(), &list)?;
+                Ok(())
+            }
+            Err(error) => {
+                // No `ok` was written, or a collector was first: nobody may rely on this record.
+                core.take_back(record);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Core {
+    /// GC rule 5: write `ok`, then look for `withdrawing`.
+    fn confirm(&self, uid: Uid) -> Result<(), RepoError> {
+        let ok = self.sealer.seal_object(FrameKind::Ok, object_id(uid.as_bytes(), &[]), &[]);
+        self.target.put(&layout::ok(&uid), &[&ok])?;
+        match self.target.get(&layout::withdrawing(&uid)) {
+            Err(TargetError::NotFound { .. }) => Ok(()),
+            Ok(_) => Err(RepoError::Withdrawn { uid }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a record that was not confirmed. `ok` may have been written although its answer was an error, so the order
+    /// is: `withdrawing` first, then `ok`, then the record. Each step is tried whatever became of the one before: what is left
+    /// is a record without `ok`, which nobody shows.
+    fn take_back(&self, record: &Record) {
+        let uid = record.uid;
+        let withdraw = self.sealer.seal_object(FrameKind::Withdrawing, object_id(uid.as_bytes(), &[]), &[]);
+        let steps = [
+            self.target.put(&layout::withdrawing(&uid), &[&withdraw]),
+            self.target.delete(&layout::ok(&uid)),
+            self.target.delete(&layout::record(record.kind, &uid)),
+        ];
+        let noted = self.catalog.remove_record(uid);
+        if let Some(error) = steps.into_iter().find_map(Result::err) {
+            tracing::warn!("an unfinished record {uid} stays on the target until it is collected: {error}");
+        }
+        if let Err(error) = noted {
+            tracing::warn!("an unfinished record {uid} stays in the catalog until it is rebuilt: {error}");
+        }
+    }
+}

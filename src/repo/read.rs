@@ -1,0 +1,239 @@
+//! Reading blocks and map nodes: cache, then what is pending here, then the target; any readable copy will do.
+
+use crate::format::layout;
+use crate::format::node::MapNode;
+use crate::repo::packer::Pending;
+use crate::repo::{Core, RepoError, Repository};
+use crate::words::ids::BlockId;
+use crate::words::monitor::Counter;
+use crate::words::record::{BlockKind, Location};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+thread_local! {
+    static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Core {
+    /// Reads a data block: exactly one block of plaintext.
+    pub fn read_block(&self, id: &BlockId) -> Result<Arc<Vec<u8>>, RepoError> {
+        let _load = loop {
+            if let Some(block) = self.blocks.get(id) {
+                self.monitor.count(Counter::CacheHits, 1);
+                return Ok(block);
+            }
+            // Only one thread decodes a block; the others wait for it and look again.
+            if let Some(load) = self.loads.begin(id) {
+                break load;
+            }
+        };
+        self.monitor.count(Counter::CacheMisses, 1);
+        let capacity = self.header.block_size.bytes();
+        let mut plain = self.loads.spare.lock().pop().unwrap_or_else(|| Vec::with_capacity(capacity));
+        self.read_into(BlockKind::Data, id, &mut plain)?;
+        let block = Arc::new(plain);
+        if let Some(freed) = self.blocks.insert(*id, Arc::clone(&block), block.capacity()) {
+            let mut spare = self.loads.spare.lock();
+            if spare.len() < 8 {
+                spare.push(freed);
+            }
+        }
+        Ok(block)
+    }
+
+    /// Reads a map node.
+    pub fn read_node(&self, id: &BlockId) -> Result<Arc<MapNode>, RepoError> {
+        if let Some(node) = self.nodes.get(id) {
+            return Ok(node);
+        }
+        let mut plain = Vec::new();
+        self.read_into(BlockKind::Map, id, &mut plain)?;
+        let node = MapNode::decode(&plain).map_err(RepoError::format(format!("map node {id}")))?;
+        let node = Arc::new(node);
+        self.nodes.insert(*id, Arc::clone(&node), plain.len() + 64);
+        Ok(node)
+    }
+
+    fn read_into(&self, kind: BlockKind, id: &BlockId, plain: &mut Vec<u8>) -> Result<(), RepoError> {
+        // Between a look at what is pending and a look at the catalog a block may move from the one to the other, so an
+        // absent block is looked for once more.
+        for _ in 0..2 {
+            match self.packer.read(id) {
+                Some(Pending::Frame(frame)) => {
+                    plain.clear();
+                    return self
+                        .sealer
+                        .open_block_into(kind, id, &frame, plain)
+                        .map_err(RepoError::seal(format!("block {id}")));
+                }
+                Some(Pending::Stored(location)) => return self.read_copies(kind, id, &[location], plain),
+                None => {}
+            }
+            let copies = self.catalog.all_locations(id)?;
+            if !copies.is_empty() {
+                return self.read_copies(kind, id, &copies, plain);
+            }
+        }
+        Err(RepoError::Damaged { id: *id, detail: "the index knows no copy of it".into() })
+    }
+
+    /// Tries one copy after the other. Damage is remembered; a target out of reach is not damage.
+    fn read_copies(
+        &self,
+        kind: BlockKind,
+        id: &BlockId,
+        copies: &[Location],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), RepoError> {
+        let mut detail = String::new();
+        for location in copies {
+            match self.read_copy(kind, id, location, plain) {
+                Ok(()) => return Ok(()),
+                Err(error @ RepoError::Target(_)) if !is_loss(&error) => return Err(error),
+                Err(error) => {
+                    let comma = if detail.is_empty() { "" } else { "; " };
+                    let _ = write!(detail, "{comma}{} offset {}: {error}", layout::pack(&location.pack), location.offset);
+                }
+            }
+        }
+        self.monitor.count(Counter::Damage, 1);
+        if let Err(error) = self.catalog.mark_damaged(id, &detail) {
+            tracing::error!("block {id} is damaged, but that could not be noted: {error}");
+        }
+        Err(RepoError::Damaged { id: *id, detail })
+    }
+
+    fn read_copy(
+        &self,
+        kind: BlockKind,
+        id: &BlockId,
+        location: &Location,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), RepoError> {
+        self.monitor.count(Counter::TargetReads, 1);
+        FRAME.with_borrow_mut(|frame| {
+            frame.resize(location.frame_len as usize, 0);
+            self.target.read_at(&layout::pack(&location.pack), u64::from(location.offset), frame)?;
+            plain.clear();
+            self.sealer.open_block_into(kind, id, frame, plain).map_err(RepoError::seal("not authentic"))?;
+            if plain.len() != location.plain_len as usize {
+                let text = format!("{} bytes where the index says {}", plain.len(), location.plain_len);
+                return Err(RepoError::Damaged { id: *id, detail: text });
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Whether an error of the target means that this copy is lost, not that the target is out of reach.
+fn is_loss(error: &RepoError) -> bool {
+    use crate::target::TargetError;
+    match error {
+        RepoError::Target(error) => matches!(**error, TargetError::NotFound { .. } | TargetError::Truncated { .. }),
+        _ => true,
+    }
+}
+
+/// Which blocks are being decoded now, and memory to decode into.
+#[derive(Default)]
+pub struct Loads {
+    active: Mutex<HashSet<BlockId>>,
+    finished: Condvar,
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Ends the load when dropped, whether it succeeded or not.
+struct Load<'a> {
+    loads: &'a Loads,
+    id: BlockId,
+}
+
+impl Loads {
+    /// Begins a load; or waits until the one under way has ended and returns `None`.
+    fn begin(&self, id: &BlockId) -> Option<Load<'_>> {
+        let mut active = self.active.lock();
+        if active.insert(*id) {
+            return Some(Load { loads: self, id: *id });
+        }
+        while active.contains(id) {
+            self.finished.wait(&mut active);
+        }
+        None
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.loads.active.lock().remove(&self.id);
+        self.loads.finished.notify_all();
+    }
+}
+
+/// Threads that bring blocks into the cache before they are asked for.
+pub struct ReadAhead {
+    queue: Option<Sender<BlockId>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl ReadAhead {
+    /// Starts `threads` readers behind a queue of `depth` ids.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn start(core: &Arc<Core>, threads: usize, depth: usize) -> std::io::Result<Self> {
+        let (queue, ids) = bounded::<BlockId>(depth.max(1));
+        let threads = (0..threads.max(1))
+            .map(|_| {
+                let (core, ids): (_, Receiver<BlockId>) = (Arc::clone(core), ids.clone());
+                std::thread::Builder::new().name("read-ahead".into()).spawn(move || {
+                    for id in ids {
+                        if !core.blocks.contains(&id) {
+                            // An error shows when the block is read in earnest.
+                            let _ = core.read_block(&id);
+                        }
+                    }
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { queue: Some(queue), threads })
+    }
+}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Repository {
+    /// Reads a data block, one block size long.
+    ///
+    /// # Errors
+    /// [`RepoError::Damaged`] when no copy is readable, [`RepoError::Target`] when the target cannot be reached.
+    pub fn read_block(&self, id: &BlockId) -> Result<Arc<Vec<u8>>, RepoError> {
+        self.core.read_block(id)
+    }
+
+    /// Reads a map node.
+    ///
+    /// # Errors
+    /// As [`Repository::read_block`].
+    pub fn read_node(&self, id: &BlockId) -> Result<Arc<MapNode>, RepoError> {
+        self.core.read_node(id)
+    }
+
+    /// Asks for a block to be brought into the cache. Returns at once; says `false` when too much is asked for already.
+    pub fn read_ahead(&self, id: &BlockId) -> bool {
+        id.is_hole()
+            || self.core.blocks.contains(id)
+            || self.read_ahead.queue.as_ref().is_some_and(|queue| queue.try_send(*id).is_ok())
+    }
+}

@@ -1,0 +1,51 @@
+//! Removing records. Space comes back with a collection, never here.
+
+use crate::format::frame::FrameKind;
+use crate::format::layout;
+use crate::repo::{Core, RepoError, Repository, object_id};
+use crate::words::ids::Uid;
+use crate::words::record::RecordKind;
+
+impl Repository {
+    /// Deletes a version: a tombstone first, so that a record that arrives late stays dead, then the record. What allows a
+    /// deletion (age, protection, use) is decided above; this is the deed.
+    ///
+    /// # Errors
+    /// When there is no such version, or target or catalog fail. It can be repeated.
+    pub fn remove_version(&self, uid: Uid) -> Result<(), RepoError> {
+        let core = &self.core;
+        self.version(uid)?;
+        let tombstone = core.sealer.seal_object(FrameKind::Tombstone, object_id(uid.as_bytes(), &[]), &[]);
+        core.target.put(&layout::tombstone(&uid), &[&tombstone])?;
+        core.catalog.add_tombstone(uid)?;
+        core.delete_record(RecordKind::Version, uid)?;
+        core.catalog.remove_record(uid)?;
+        Ok(())
+    }
+
+    /// Removes a draft record or a pin that is not needed any more. No tombstone: should a delayed copy of it arrive, it is
+    /// superseded all the same.
+    ///
+    /// # Errors
+    /// When target or catalog fail. It can be repeated.
+    pub fn remove_record(&self, kind: RecordKind, uid: Uid) -> Result<(), RepoError> {
+        self.core.delete_record(kind, uid)?;
+        self.core.catalog.remove_record(uid)?;
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Deletes a record's objects: the record, its verdict, its attribute entries. The record goes first: without it the
+    /// others mean nothing.
+    pub(crate) fn delete_record(&self, kind: RecordKind, uid: Uid) -> Result<(), RepoError> {
+        self.target.delete(&layout::record(kind, &uid))?;
+        self.target.delete(&layout::ok(&uid))?;
+        if kind == RecordKind::Version {
+            for entry in self.catalog.entries(uid)? {
+                self.target.delete(&layout::attribute(&uid, &entry.entry))?;
+            }
+        }
+        Ok(())
+    }
+}
