@@ -1,0 +1,4 @@
+//! The tree as the kernel sees it: inodes, handles, errors. Plain structs in and out.
+
+pub mod errno;
+pub mod seam;
