@@ -1,0 +1,6 @@
+//! The tree as the kernel sees it: inodes, handles, errors. Plain structs in and out.
+
+pub mod errno;
+pub mod process;
+pub mod process_watch;
+pub mod seam;
