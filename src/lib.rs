@@ -5,3 +5,5 @@
 //! `tests/architecture.rs` holds them to it, docs/architecture.md explains them.
 
 pub mod words;
+
+pub mod format;
