@@ -6,3 +6,5 @@
 
 pub mod fs;
 pub mod words;
+
+pub mod format;

@@ -9,3 +9,4 @@ pub mod monitor;
 pub mod name;
 pub mod record;
 pub mod stamp;
+pub mod zero;
