@@ -339,7 +339,7 @@ fn store_child(
             }
         }
     };
-    let placed = repo.store_node(&MapNode::new(level, ids))?;
+    let placed = repo.store_node(&MapNode::from_ids(level, ids))?;
     packs.extend(placed.pack);
     *child = Child::Known(placed.id);
     Ok(())

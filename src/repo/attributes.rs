@@ -38,7 +38,7 @@ impl Repository {
             };
             let object = object_id(uid.as_bytes(), entry.entry.as_bytes());
             let sealed = core.sealer.seal_object(FrameKind::AttributeEntry, object, &attribute::encode(&entry));
-            core.target.put(&layout::attribute(&uid, &entry.entry), &[&sealed])?;
+            core.target.put(&layout::attribute(uid, entry.entry), &[&sealed])?;
             core.catalog.add_entry(&entry)?;
         }
         Ok(now)

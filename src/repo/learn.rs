@@ -5,7 +5,7 @@ use crate::format::layout::{self, ObjectKey};
 use crate::format::{attribute, fragment, record};
 use crate::repo::publish::frame_kind;
 use crate::repo::{Core, RepoError, Repository, object_id};
-use crate::target::{ObjectInfo, TargetError};
+use crate::target::TargetError;
 use crate::words::ids::{EntryId, Uid};
 use crate::words::record::{RecordKind, Verdict};
 use std::collections::HashSet;
@@ -85,7 +85,7 @@ impl Core {
 
     fn learn_tombstones(&self) -> Result<(), RepoError> {
         for info in self.target.list(layout::TOMBSTONES)? {
-            let Some(uid) = layout::parse_tombstone(&info.key) else { continue };
+            let Some(uid) = layout::parse_verdict(&info.key) else { continue };
             if !self.catalog.has_tombstone(uid)? {
                 self.catalog.add_tombstone(uid)?;
             }
@@ -97,7 +97,7 @@ impl Core {
         for kind in RECORD_KINDS {
             let mut known: HashSet<Uid> = self.catalog.record_uids(kind)?.into_iter().collect();
             for info in self.target.list(layout::records(kind))? {
-                let Some(uid) = layout::parse_record(kind, &info.key) else { continue };
+                let Some((_, uid)) = layout::parse_record(&info.key) else { continue };
                 if known.remove(&uid) {
                     continue;
                 }
@@ -122,7 +122,7 @@ impl Core {
             // What is left was in the catalog and is not on the target any more. A record that this process, or another on
             // this host, published after the list was read is there: look at each before forgetting it.
             for uid in known {
-                let gone = self.target.get(&layout::record(kind, &uid));
+                let gone = self.target.get(&layout::record(kind, uid));
                 if matches!(gone, Err(TargetError::NotFound { .. })) {
                     self.catalog.remove_record(uid)?;
                     learned.removed += 1;
@@ -141,11 +141,11 @@ impl Core {
         if pending.is_empty() {
             return Ok(());
         }
-        let listed = |prefix: &str, parse: fn(&ObjectKey) -> Option<Uid>| -> Result<HashSet<Uid>, RepoError> {
-            Ok(self.target.list(prefix)?.iter().filter_map(|info: &ObjectInfo| parse(&info.key)).collect())
+        let listed = |prefix: &str| -> Result<HashSet<Uid>, RepoError> {
+            Ok(self.target.list(prefix)?.iter().filter_map(|info| layout::parse_verdict(&info.key)).collect())
         };
-        let confirmed = listed(layout::OK, layout::parse_ok)?;
-        let withdrawing = listed(layout::WITHDRAWING, layout::parse_withdrawing)?;
+        let confirmed = listed(layout::OK)?;
+        let withdrawing = listed(layout::WITHDRAWING)?;
         for uid in pending {
             // `ok` decides: a finder that meets it deletes nothing.
             if confirmed.contains(&uid) {

@@ -98,7 +98,7 @@ impl Repository {
 
     /// Its identity.
     pub fn id(&self) -> RepoId {
-        self.core.header.repo_id
+        self.core.header.repo
     }
 
     /// What stands in its header.

@@ -124,7 +124,7 @@ impl Repository {
         }
         let (header, sealer): (RepositoryHeader, Sealer) = keys::unlock(&header_bytes, &slots, &rings, &secret)?;
         let sealer = Arc::new(sealer);
-        let state_dir = state_dir.join(header.repo_id.to_string());
+        let state_dir = state_dir.join(header.repo.to_string());
         std::fs::create_dir_all(&state_dir).map_err(|source| RepoError::State {
             path: state_dir.display().to_string(),
             source: Arc::new(source),
@@ -132,7 +132,7 @@ impl Repository {
         let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);
         let host = catalog.host_id()?;
         let memory = MemoryPlan::divide(memory_bytes);
-        let pack_bytes = header.pack_bytes as usize;
+        let pack_bytes = usize::try_from(header.pack_size_bytes).unwrap_or(usize::MAX);
         let packer = Packer::start(PackerParts {
             target: Arc::clone(&target),
             sealer: Arc::clone(&sealer),

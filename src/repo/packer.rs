@@ -244,7 +244,7 @@ impl Shared {
                 BlockKind::Map => Vec::new(),
             };
             bytes.clear();
-            bytes.extend_from_slice(&pack::encode_header(self.parts.sealer.repo_id(), kind));
+            bytes.extend_from_slice(&pack::header(&self.parts.sealer.repo_id(), kind));
             OpenPack { no, kind, bytes, blocks: Vec::new() }
         })
     }
@@ -255,7 +255,7 @@ impl Shared {
         let footer = self.parts.sealer.seal_object(FrameKind::PackFooter, [0; 32], &pack::encode_footer(&open.blocks));
         let footer_len = u32::try_from(footer.len()).expect("footers are far below 4 GiB");
         open.bytes.extend_from_slice(&footer);
-        open.bytes.extend_from_slice(&pack::encode_trailer(footer_offset, footer_len));
+        open.bytes.extend_from_slice(&pack::trailer(footer_offset, footer_len));
         let no = open.no;
         state.phases.insert(no, Phase::Waiting(Arc::new(open)));
         state.queue.push_back(no);
@@ -300,7 +300,7 @@ impl Shared {
 
     fn put_pack(&self, waiting: &OpenPack) -> Result<PackId, RepoError> {
         let pack = PackId::from_bytes(Sha256::digest(&waiting.bytes).into());
-        let key: ObjectKey = layout::pack(&pack);
+        let key: ObjectKey = layout::pack(pack);
         self.parts.target.put(&key, &[&waiting.bytes])?;
         self.parts.monitor.count(Counter::PacksPut, 1);
         self.parts.monitor.count(Counter::BytesStored, waiting.bytes.len() as u64);
@@ -338,7 +338,7 @@ impl Shared {
             crate::repo::object_id(id.as_bytes(), &[]),
             &fragment::encode(&packs),
         );
-        parts.target.put(&layout::fragment(&id), &[&sealed])?;
+        parts.target.put(&layout::fragment(id), &[&sealed])?;
         parts.monitor.count(Counter::FragmentsPut, 1);
         parts.catalog.absorb_fragment(id, &packs)?;
         // These blocks now have a good copy, whatever became of an earlier one.

@@ -30,7 +30,7 @@ impl Repository {
     /// acknowledged, and the record is taken back as far as the target can be reached.
     pub fn publish(&self, record: &Record, relatives: &[ImageRef]) -> Result<(), RepoError> {
         let core = &self.core;
-        let key = layout::record(record.kind, &record.uid);
+        let key = layout::record(record.kind, record.uid);
         let object = object_id(record.uid.as_bytes(), &[]);
         let sealed = core.sealer.seal_object(frame_kind(record.kind), object, &record::encode(record));
         core.target.put(&key, &[&sealed])?;
@@ -59,8 +59,8 @@ impl Core {
     /// GC rule 5: write `ok`, then look for `withdrawing`.
     fn confirm(&self, uid: Uid) -> Result<(), RepoError> {
         let ok = self.sealer.seal_object(FrameKind::Ok, object_id(uid.as_bytes(), &[]), &[]);
-        self.target.put(&layout::ok(&uid), &[&ok])?;
-        match self.target.get(&layout::withdrawing(&uid)) {
+        self.target.put(&layout::ok(uid), &[&ok])?;
+        match self.target.get(&layout::withdrawing(uid)) {
             Err(TargetError::NotFound { .. }) => Ok(()),
             Ok(_) => Err(RepoError::Withdrawn { uid }),
             Err(error) => Err(error.into()),
@@ -74,9 +74,9 @@ impl Core {
         let uid = record.uid;
         let withdraw = self.sealer.seal_object(FrameKind::Withdrawing, object_id(uid.as_bytes(), &[]), &[]);
         let steps = [
-            self.target.put(&layout::withdrawing(&uid), &[&withdraw]),
-            self.target.delete(&layout::ok(&uid)),
-            self.target.delete(&layout::record(record.kind, &uid)),
+            self.target.put(&layout::withdrawing(uid), &[&withdraw]),
+            self.target.delete(&layout::ok(uid)),
+            self.target.delete(&layout::record(record.kind, uid)),
         ];
         let noted = self.catalog.remove_record(uid);
         if let Some(error) = steps.into_iter().find_map(Result::err) {

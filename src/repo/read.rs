@@ -97,7 +97,7 @@ impl Core {
                 Err(error @ RepoError::Target(_)) if !is_loss(&error) => return Err(error),
                 Err(error) => {
                     let comma = if detail.is_empty() { "" } else { "; " };
-                    let _ = write!(detail, "{comma}{} offset {}: {error}", layout::pack(&location.pack), location.offset);
+                    let _ = write!(detail, "{comma}{} offset {}: {error}", layout::pack(location.pack), location.offset);
                 }
             }
         }
@@ -118,7 +118,7 @@ impl Core {
         self.monitor.count(Counter::TargetReads, 1);
         FRAME.with_borrow_mut(|frame| {
             frame.resize(location.frame_len as usize, 0);
-            self.target.read_at(&layout::pack(&location.pack), u64::from(location.offset), frame)?;
+            self.target.read_at(&layout::pack(location.pack), u64::from(location.offset), frame)?;
             plain.clear();
             self.sealer.open_block_into(kind, id, frame, plain).map_err(RepoError::seal("not authentic"))?;
             if plain.len() != location.plain_len as usize {

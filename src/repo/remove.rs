@@ -16,7 +16,7 @@ impl Repository {
         let core = &self.core;
         self.version(uid)?;
         let tombstone = core.sealer.seal_object(FrameKind::Tombstone, object_id(uid.as_bytes(), &[]), &[]);
-        core.target.put(&layout::tombstone(&uid), &[&tombstone])?;
+        core.target.put(&layout::tombstone(uid), &[&tombstone])?;
         core.catalog.add_tombstone(uid)?;
         core.delete_record(RecordKind::Version, uid)?;
         core.catalog.remove_record(uid)?;
@@ -39,11 +39,11 @@ impl Core {
     /// Deletes a record's objects: the record, its verdict, its attribute entries. The record goes first: without it the
     /// others mean nothing.
     pub(crate) fn delete_record(&self, kind: RecordKind, uid: Uid) -> Result<(), RepoError> {
-        self.target.delete(&layout::record(kind, &uid))?;
-        self.target.delete(&layout::ok(&uid))?;
+        self.target.delete(&layout::record(kind, uid))?;
+        self.target.delete(&layout::ok(uid))?;
         if kind == RecordKind::Version {
             for entry in self.catalog.entries(uid)? {
-                self.target.delete(&layout::attribute(&uid, &entry.entry))?;
+                self.target.delete(&layout::attribute(uid, entry.entry))?;
             }
         }
         Ok(())

@@ -1,0 +1,156 @@
+//! One name below `incoming/`: what is open of it, and what is being written to it.
+
+use crate::fs::errno::Errno;
+use crate::fs::process::ProcessId;
+use crate::fs::seam::Fh;
+use crate::image::{DraftImage, ImageReader};
+use crate::words::attribute::FileAttributes;
+use crate::words::ids::{DraftId, Uid};
+use crate::words::name::Name;
+use crate::words::record::{Broken, ImageRef, Record};
+use crate::words::stamp::Stamp;
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A file that has been seen since the mount. It keeps its number over a rename.
+pub struct File {
+    /// Its inode is made of it.
+    pub number: u64,
+    /// What changes.
+    pub state: Mutex<FileState>,
+    /// Signalled when a write ends.
+    pub quiet: Condvar,
+    /// Held while its content is made durable or published, so that commits of one file come one after the other.
+    pub commit: Mutex<()>,
+}
+
+/// See [`File`].
+pub struct FileState {
+    /// Its name now.
+    pub name: Name,
+    /// It was unlinked or replaced: handles go on, the name leads elsewhere.
+    pub detached: bool,
+    /// What is being written, or was not long ago.
+    pub work: Option<Work>,
+    /// Open handles.
+    pub handles: BTreeMap<Fh, Handle>,
+    /// Writes that are between a look at `work` and their end.
+    pub writing: usize,
+}
+
+/// An image being written. It outlives its publication while handles are open, since they may go on.
+pub struct Work {
+    /// Names it on the target.
+    pub draft: DraftId,
+    /// The content.
+    pub image: Arc<DraftImage>,
+    /// What the content was when this began, or when it was last published: equal content is no change.
+    pub start: ImageRef,
+    /// The version it was started from or last published as; nil when it started empty without one.
+    pub base: Uid,
+    /// An image known to be good whose maps it shares; for the check of a commit.
+    pub relative: Option<ImageRef>,
+    /// Count of changes at which the content equals `start`.
+    pub clean_changes: u64,
+    /// Count of changes contained in what is durable on the target.
+    pub durable_changes: u64,
+    /// It was created or truncated on opening, so it is there even while it is empty.
+    pub explicit: bool,
+    /// The newest draft record on the target.
+    pub record: Option<Record>,
+    /// The version that the next publication replaces (going on after close).
+    pub supersedes: Uid,
+    /// Mode, owner and mtime it will be published with.
+    pub attributes: FileAttributes,
+    /// The time was set by somebody; writes after that set it again.
+    pub mtime_set: bool,
+    /// Why it is not whole.
+    pub broken: Option<Broken>,
+    /// Sticks until it is opened anew.
+    pub error: Option<Errno>,
+    /// Who has written since the last publication.
+    pub writers: BTreeSet<ProcessId>,
+    /// The last publication.
+    pub published: Option<Published>,
+    /// When the first change came.
+    pub began: Stamp,
+}
+
+/// A publication that its writer may go on from.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// As which version.
+    pub uid: Uid,
+    /// By whom.
+    pub by: Option<ProcessId>,
+    /// When.
+    pub at: Instant,
+}
+
+/// An open handle.
+pub struct Handle {
+    /// Who opened it.
+    pub opener: Option<ProcessId>,
+    /// Whether it may write.
+    pub writes: bool,
+    /// O_APPEND.
+    pub append: bool,
+    /// What it shows while nothing is being written.
+    pub version: Option<Arc<ImageReader>>,
+    /// A reader that was there before the draft goes on showing its version.
+    pub pinned: bool,
+    /// The end of its last write.
+    pub reached: u64,
+    /// It has been opened or written since its opener last closed it: its writer is at work.
+    pub active: bool,
+    /// The thread of its last write and the process that belongs to it, to spare a look at /proc for every write.
+    pub last_writer: Option<(u32, ProcessId)>,
+}
+
+impl Work {
+    /// Whether anything differs from the start, as far as counting tells.
+    pub fn is_changed(&self) -> bool {
+        self.image.changes() != self.clean_changes
+    }
+
+    /// Whether it is to be shown instead of a version.
+    pub fn is_draft(&self) -> bool {
+        self.explicit || self.is_changed()
+    }
+
+    /// Whether something is not durable yet.
+    pub fn is_volatile(&self) -> bool {
+        self.image.changes() != self.durable_changes
+    }
+
+    /// A write or truncation has gone over the place where it broke.
+    pub fn mend(&mut self, from: u64, to: u64) {
+        if self.broken.as_ref().is_some_and(|broken| from <= broken.at && broken.at < to) {
+            self.broken = None;
+        }
+    }
+}
+
+impl FileState {
+    /// A handle through which a writer is at work, of another process than `process`.
+    pub fn active_writer(&self, except: Option<ProcessId>) -> Option<&Handle> {
+        self.handles
+            .values()
+            .find(|handle| handle.writes && handle.active && (except.is_none() || handle.opener != except))
+    }
+
+    /// Whether anyone has it open for writing.
+    pub fn has_write_handles(&self) -> bool {
+        self.handles.values().any(|handle| handle.writes)
+    }
+}
+
+impl File {
+    /// A file nobody has opened.
+    pub fn new(number: u64, name: Name) -> Arc<Self> {
+        let state = FileState { name, detached: false, work: None, handles: BTreeMap::new(), writing: 0 };
+        Arc::new(Self { number, state: Mutex::new(state), quiet: Condvar::new(), commit: Mutex::new(()) })
+    }
+}
