@@ -8,3 +8,5 @@ pub mod fs;
 pub mod words;
 
 pub mod format;
+
+pub mod seal;
