@@ -8,3 +8,4 @@ pub mod fs;
 pub mod words;
 
 pub mod format;
+pub mod target;
