@@ -10,3 +10,4 @@ pub mod words;
 pub mod format;
 
 pub mod seal;
+pub mod target;

@@ -1,0 +1,142 @@
+//! Where a repository lives: a place that keeps immutable objects by name.
+//!
+//! [`Target`] is the contract. [`DirTarget`] keeps it on a filesystem; [`FaultTarget`] and [`RecordingTarget`] wrap any target
+//! for tests. Nothing here knows what the objects mean.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+mod dir;
+mod error;
+mod fault;
+mod recording;
+mod spec;
+
+pub use dir::{DirTarget, Gate, Step};
+pub use error::TargetError;
+pub use fault::{Crash, Fault, FaultTarget, Faults};
+pub use recording::{Call, Operation, RecordingTarget};
+pub use spec::{SpecError, TargetSpec, open};
+
+use crate::format::layout::ObjectKey;
+use std::sync::Arc;
+
+/// What [`Target::put_new`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there now and is this caller's.
+    Created,
+    /// Another object of that name was there already; it is untouched and durable.
+    Exists,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its name.
+    pub key: ObjectKey,
+    /// Bytes of the object.
+    pub size_bytes: u64,
+}
+
+/// How much fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes that this process may still write.
+    pub free_bytes: u64,
+}
+
+/// A store of objects. All methods may be called from any number of threads, processes and hosts at once.
+///
+/// What the protocol of deletion needs (docs/architecture.md): a `list`, `get` or `read_at` that begins after a `put` or `delete`
+/// returned, on whatever host, shows its effect. No method answers from a target that is not there: an unmounted directory is
+/// [`TargetError::Unreachable`], never an empty list or [`TargetError::NotFound`].
+pub trait Target: Send + Sync {
+    /// What the target is, in the words of its specification (`dir:/srv/backup`). Does no input or output.
+    fn describe(&self) -> String;
+
+    /// Makes the target ready to hold a repository; only `init` calls it, no other method ever makes a directory. Durable on
+    /// return; repeating it, also after a crash half way, is harmless.
+    ///
+    /// # Errors
+    /// [`TargetError::Occupied`] when something that is not a repository lies there; nothing was changed then.
+    fn prepare(&self) -> Result<(), TargetError>;
+
+    /// Stores the concatenation of `parts` under `key`.
+    ///
+    /// On return the object is whole, durable (it survives a power loss) and visible to everyone. On an error it is absent, or
+    /// present and whole; part of it is never visible. An object of that name is replaced in one step; since objects are
+    /// immutable the new one says the same, and repeating a put is harmless.
+    ///
+    /// # Errors
+    /// [`TargetError::NoSpace`] leaves nothing of the object behind.
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError>;
+
+    /// As [`Target::put`], but never replaces: of any number of concurrent callers at most one gets [`Put::Created`].
+    ///
+    /// # Errors
+    /// After an error other than [`TargetError::NoSpace`] the object may be there: ask again with [`Target::get`].
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError>;
+
+    /// The whole object.
+    ///
+    /// # Errors
+    /// [`TargetError::NotFound`] only when the target answers and has no such object.
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError>;
+
+    /// Fills `buf` with the object's bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`TargetError::Truncated`] when the object ends before `buf` is full (`buf` is undefined then).
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError>;
+
+    /// Every object whose key starts with `prefix`, in the order of keys. An object put or deleted meanwhile may or may not be
+    /// in it; all others are. Unfinished uploads and names that are no keys are not.
+    ///
+    /// # Errors
+    /// When any part of it could not be read: a list is whole or an error.
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError>;
+
+    /// Removes the object; one that is absent is fine. On return it is gone, also after a power loss.
+    ///
+    /// # Errors
+    /// After an error the object may or may not be there.
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError>;
+
+    /// Size and free space.
+    ///
+    /// # Errors
+    /// When the target does not answer.
+    fn space(&self) -> Result<Space, TargetError>;
+}
+
+impl<T: Target + ?Sized> Target for Arc<T> {
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+    fn prepare(&self) -> Result<(), TargetError> {
+        (**self).prepare()
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        (**self).put(key, parts)
+    }
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        (**self).put_new(key, parts)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        (**self).get(key)
+    }
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+        (**self).read_at(key, offset, buf)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        (**self).list(prefix)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        (**self).delete(key)
+    }
+    fn space(&self) -> Result<Space, TargetError> {
+        (**self).space()
+    }
+}
