@@ -4,4 +4,5 @@
 //! a version is a Merkle tree of block ids under one immutable record. Each module below imports only from those above it;
 //! `tests/architecture.rs` holds them to it, docs/architecture.md explains them.
 
+pub mod image;
 pub mod words;

@@ -1,0 +1,15 @@
+//! One open virtual disk: a stored version or a draft, and what was written over it.
+
+pub mod overlay;
+mod overlay_bitmap;
+mod overlay_disk;
+mod overlay_error;
+mod overlay_format;
+mod overlay_journal;
+mod overlay_lock;
+mod overlay_page;
+#[cfg(test)]
+mod overlay_simulation;
+#[cfg(test)]
+mod overlay_tests;
+mod overlay_write;
