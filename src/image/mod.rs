@@ -10,6 +10,7 @@ mod overlay_lock;
 mod overlay_page;
 #[cfg(test)]
 mod overlay_simulation;
+mod overlay_sync;
 #[cfg(test)]
 mod overlay_tests;
 mod overlay_write;

@@ -298,7 +298,7 @@ mod tests {
         sparse.set(0..1, UnitState::Zero);
         sparse.set(8191..8192, UnitState::Data);
         let mut dense = Page::Uniform(UnitState::Data);
-        (0..PAGE_UNITS).step_by(2).for_each(|unit| drop(dense.set(unit..unit + 1, UnitState::Zero)));
+        (0..PAGE_UNITS).step_by(2).for_each(|unit| assert_eq!(dense.set(unit..unit + 1, UnitState::Zero), -1));
         let mut pages =
             vec![(3, sparse), (4, dense.clone()), (9, Page::Uniform(UnitState::Base)), (u32::MAX - 1, dense)];
         pages.splice(2..2, (5..9).map(|number| (number, Page::Uniform(UnitState::Zero))));

@@ -276,7 +276,15 @@ impl SimulatedFile {
             Change::SetLen(len) => inode.allocated.retain(|page| page * PAGE < *len),
         }
         apply(&mut inode.live, &change);
-        inode.pending.push(change);
+        inode.pending.push(match change {
+            // A disk takes whole sectors, with what else the page cache holds of them.
+            Change::Write(offset, bytes) => {
+                let (from, end) = (offset / SECTOR * SECTOR, offset + bytes.len() as u64);
+                let end = end.next_multiple_of(SECTOR).min(inode.live.len() as u64);
+                Change::Write(from, inode.live[from as usize..end as usize].to_vec())
+            }
+            change => change,
+        });
         result
     }
 

@@ -45,7 +45,7 @@ impl OverlayFile {
     ///
     /// # Errors
     /// [`OverlayError::OutOfRange`] past the end of the image; [`OverlayError::NoSpace`] when the local disk is full, with all content as
-    /// it was (if that disk's filesystem overwrites in place); errors of the version below, likewise; other errors of the local disk, after which units that were in the overlay before may
+    /// it was, provided the filesystem overwrites in place and no crash came between a discard of these units and its sync; errors of the version below, likewise; other errors of the local disk, after which units that were in the overlay before may
     /// hold old or new bytes.
     pub fn write_at<B: BaseReader + ?Sized>(
         &self,
