@@ -7,3 +7,19 @@ pub mod tree;
 
 pub use draft::{DraftImage, IMAGE_MAX_BYTES, Settled};
 pub use reader::ImageReader;
+//! One open virtual disk: a stored version or a draft, and what was written over it.
+
+pub mod overlay;
+mod overlay_bitmap;
+mod overlay_disk;
+mod overlay_error;
+mod overlay_format;
+mod overlay_journal;
+mod overlay_lock;
+mod overlay_page;
+#[cfg(test)]
+mod overlay_simulation;
+mod overlay_sync;
+#[cfg(test)]
+mod overlay_tests;
+mod overlay_write;

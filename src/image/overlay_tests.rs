@@ -1,0 +1,567 @@
+//! The overlay against a plain array of bytes, on a disk that loses power and on the real one.
+
+use crate::image::overlay::{AccessError, BaseReader, OverlayError, OverlayFile, UNIT_BYTES, UnitState};
+use crate::image::overlay_journal::{Names, Tuning};
+use crate::image::overlay_simulation::{Dice, SimulatedDisk};
+use crate::words::ids::Uid;
+use proptest::prelude::*;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+
+const UID: Uid = Uid::from_bytes([0x11; 16]);
+const SECTOR: usize = 512;
+const SIZE: usize = 20 * UNIT_BYTES as usize + 700;
+/// So small that batches are split and the journal is rewritten often.
+const TINY: Tuning = Tuning { batch_bytes: 1, slack_bytes: 200 };
+
+/// A base with a byte that says where it is.
+struct Pattern;
+
+fn pattern_at(offset: u64) -> u8 {
+    (offset / 97 % 250) as u8 + 1
+}
+
+impl BaseReader for Pattern {
+    type Error = String;
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), String> {
+        buffer.iter_mut().zip(offset..).for_each(|(byte, at)| *byte = pattern_at(at));
+        Ok(())
+    }
+}
+
+struct BrokenBase;
+
+impl BaseReader for BrokenBase {
+    type Error = String;
+    fn read_at(&self, offset: u64, _: &mut [u8]) -> Result<(), String> {
+        Err(format!("unreadable at {offset}"))
+    }
+}
+
+/// What the image may contain: now, and in each sector after a crash.
+struct Model {
+    now: Vec<u8>,
+    possible: Vec<Vec<Vec<u8>>>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut model = Self { now: (0..SIZE as u64).map(pattern_at).collect(), possible: Vec::new() };
+        model.settle();
+        model
+    }
+
+    /// Only what is now can be found after a crash.
+    fn settle(&mut self) {
+        self.possible = self.now.chunks(SECTOR).map(|sector| vec![sector.to_vec()]).collect();
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.now[at..at + bytes.len()].copy_from_slice(bytes);
+        self.allow(at, bytes.len());
+    }
+
+    /// Records the sectors of a range as possible.
+    fn allow(&mut self, at: usize, len: usize) {
+        for index in at / SECTOR..(at + len).div_ceil(SECTOR) {
+            let sector = &self.now[index * SECTOR..((index + 1) * SECTOR).min(SIZE)];
+            self.possible[index].push(sector.to_vec());
+        }
+    }
+
+    /// Takes what was found after a crash, if it was possible.
+    fn find(&mut self, found: &[u8]) {
+        for (index, (sector, possible)) in found.chunks(SECTOR).zip(&self.possible).enumerate() {
+            assert!(possible.iter().any(|p| p == sector), "sector {index} was never like this: {:?}", &sector[..8]);
+        }
+        self.now = found.to_vec();
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Write { at: usize, len: usize, tag: u8 },
+    Punch { at: usize, len: usize },
+    Sync,
+    Reopen,
+    Kill { effects: u64 },
+    LosePower { effects: u64, seed: u64 },
+    Full(bool),
+    Discard,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let at = prop_oneof![0..SIZE, (0..20usize).prop_map(|unit| unit * UNIT_BYTES as usize), Just(SIZE - 700)];
+    let len = prop_oneof![1..6000usize, (1..6usize).prop_map(|units| units * UNIT_BYTES as usize), Just(SIZE)];
+    let place = (at, len).prop_map(|(at, len)| (at, len.min(SIZE - at)));
+    prop_oneof![
+        6 => (place.clone(), any::<u8>()).prop_map(|((at, len), tag)| Op::Write { at, len, tag }),
+        3 => place.prop_map(|(at, len)| Op::Punch { at, len }),
+        3 => Just(Op::Sync),
+        1 => Just(Op::Reopen),
+        1 => (0..12u64).prop_map(|effects| Op::Kill { effects }),
+        2 => (0..12u64, any::<u64>()).prop_map(|(effects, seed)| Op::LosePower { effects, seed }),
+        1 => any::<bool>().prop_map(Op::Full),
+        1 => Just(Op::Discard),
+    ]
+}
+
+/// An overlay on a simulated disk beside its model.
+struct Bench {
+    disk: SimulatedDisk,
+    overlay: Option<OverlayFile>,
+    model: Model,
+    /// Whether it was opened again: then the file may have holes where the journal says Data, and overwriting them takes space.
+    is_reopened: bool,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self { disk: SimulatedDisk::default(), overlay: None, model: Model::new(), is_reopened: false };
+        bench.open();
+        bench
+    }
+
+    fn try_open(&self) -> Result<OverlayFile, OverlayError> {
+        OverlayFile::open_on(Arc::new(self.disk.clone()), UID, SIZE as u64, TINY)
+    }
+
+    fn open(&mut self) {
+        self.overlay = Some(self.try_open().unwrap());
+    }
+
+    fn overlay(&self) -> &OverlayFile {
+        self.overlay.as_ref().unwrap()
+    }
+
+    fn read(&self) -> Vec<u8> {
+        let mut found = vec![0xee; SIZE];
+        self.overlay().read_at(0, &mut found, &Pattern).unwrap();
+        found
+    }
+
+    /// Opens after a crash, and cuts that short too, to try crashes of the opening itself.
+    fn recover(&mut self, dice: Option<&Dice>) {
+        self.is_reopened = true;
+        for effects in 0..3 {
+            self.disk.die_after(effects);
+            drop(self.try_open());
+            self.crash(dice);
+        }
+        self.open();
+        let found = self.read();
+        self.model.find(&found);
+        if dice.is_some() {
+            // Nothing but what is durable is left, and opening must not have weakened that.
+            self.model.settle();
+        }
+    }
+
+    fn crash(&mut self, dice: Option<&Dice>) {
+        self.overlay = None;
+        match dice {
+            Some(dice) => self.disk.lose_power(dice),
+            None => self.disk.revive(),
+        }
+    }
+
+    fn run(&mut self, op: &Op) {
+        match *op {
+            Op::Write { at, len, tag } => self.write(at, &vec![tag; len]),
+            Op::Punch { at, len } => self.punch(at, len),
+            Op::Sync => match self.overlay().sync() {
+                Ok(()) => self.model.settle(),
+                Err(OverlayError::NoSpace { .. }) => {}
+                Err(error) => assert!(self.disk.is_dead(), "{error}"),
+            },
+            Op::Reopen => {
+                self.overlay = None;
+                self.is_reopened = true;
+                self.disk.set_full(false);
+                self.open_or_die();
+                if self.overlay.is_some() {
+                    let found = self.read();
+                    self.model.find(&found);
+                }
+            }
+            Op::Kill { effects } => self.disk.die_after(effects),
+            Op::LosePower { effects, .. } => self.disk.die_after(effects),
+            Op::Full(full) => self.disk.set_full(full),
+            Op::Discard => match self.overlay.take().unwrap().discard() {
+                Ok(()) => {
+                    self.model = Model::new();
+                    self.disk.set_full(false);
+                    if !self.disk.is_dead() {
+                        self.open_or_die();
+                    }
+                }
+                Err(_) => {
+                    let whole = self.model.now.len();
+                    let before = std::mem::replace(&mut self.model.now, (0..SIZE as u64).map(pattern_at).collect());
+                    self.model.allow(0, whole);
+                    self.model.now = before;
+                }
+            },
+        }
+    }
+
+    fn open_or_die(&mut self) {
+        match self.try_open() {
+            Ok(overlay) => self.overlay = Some(overlay),
+            Err(error) => assert!(self.disk.is_dead(), "{error}"),
+        }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let result = self.overlay().write_at(at as u64, bytes, &Pattern);
+        self.after(result, at, bytes);
+    }
+
+    fn punch(&mut self, at: usize, len: usize) {
+        let result = self.overlay().punch(at as u64, len as u64, &Pattern);
+        self.after(result, at, &vec![0; len]);
+    }
+
+    fn after(&mut self, result: Result<(), AccessError<String>>, at: usize, bytes: &[u8]) {
+        match result {
+            Ok(()) => self.model.write(at, bytes),
+            // A punch zeroes its edges by writes, one of which may have gone well: of each sector the old or the new is there.
+            Err(error) => {
+                let old = self.model.now.clone();
+                self.model.write(at, bytes);
+                self.model.now = old;
+                let AccessError::Overlay(error) = error else { panic!("{error}") };
+                assert!(matches!(error, OverlayError::NoSpace { .. }) || self.disk.is_dead(), "{error}");
+                let found = self.read();
+                let is_write = bytes.iter().any(|byte| *byte != 0);
+                if is_write && !self.is_reopened && matches!(error, OverlayError::NoSpace { .. }) {
+                    assert!(found == self.model.now, "a write that found the disk full changed something");
+                }
+                self.model.find(&found);
+            }
+        }
+    }
+
+    /// Runs all operations; whenever the disk has died on the way, crashes the way the fatal operation said.
+    fn run_all(&mut self, ops: &[Op]) {
+        let mut dice = None;
+        for op in ops {
+            match op {
+                Op::LosePower { seed, .. } => dice = Some(Dice::new(*seed)),
+                Op::Kill { .. } => dice = None,
+                _ => {}
+            }
+            self.run(op);
+            if self.disk.is_dead() || self.overlay.is_none() {
+                self.disk.set_full(false);
+                self.crash(dice.as_ref());
+                self.recover(dice.as_ref());
+            }
+            assert!(self.read() == self.model.now, "after {op:?}");
+        }
+        let dice = Dice::new(ops.len() as u64);
+        self.crash(Some(&dice));
+        self.disk.set_full(false);
+        self.recover(Some(&dice));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn an_overlay_is_an_array_of_bytes_through_every_crash(ops in proptest::collection::vec(any_op(), 1..40)) {
+        Bench::new().run_all(&ops);
+    }
+}
+
+/// Writes, discards and syncs that between them take every path; the machine dies at each effect in turn.
+#[test]
+fn dying_at_any_effect_loses_nothing_acknowledged() {
+    let unit = UNIT_BYTES as usize;
+    let script = [
+        Op::Write { at: 0, len: 3 * unit, tag: 1 },
+        Op::Sync,
+        Op::Write { at: unit + 5, len: 5 * unit, tag: 2 },
+        Op::Punch { at: 2 * unit, len: unit },
+        Op::Sync,
+        Op::Write { at: 2 * unit, len: 100, tag: 3 },
+        Op::Punch { at: 0, len: SIZE },
+        Op::Write { at: SIZE - 5, len: 5, tag: 4 },
+        Op::Sync,
+        Op::Write { at: 0, len: SIZE, tag: 5 },
+        Op::Sync,
+        Op::Discard,
+        Op::Write { at: 7, len: 7, tag: 6 },
+        Op::Sync,
+    ];
+    let total = {
+        let mut bench = Bench::new();
+        let before = bench.disk.effects();
+        script.iter().for_each(|op| bench.run(op));
+        bench.disk.effects() - before
+    };
+    assert!(total > 40, "{total} effects");
+    for effects in 0..total {
+        for seed in 0..8 {
+            let mut bench = Bench::new();
+            let crash =
+                if seed == 0 { Op::Kill { effects } } else { Op::LosePower { effects, seed: seed * 1000 + effects } };
+            let ops: Vec<_> = std::iter::once(crash).chain(script.iter().cloned()).collect();
+            bench.run_all(&ops);
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_is_never_made_good_by_a_later_one() {
+    let bench = Bench::new();
+    bench.overlay().write_at(0, &[1; 4096], &Pattern).unwrap();
+    bench.disk.fail_next_sync();
+    assert!(matches!(bench.overlay().sync(), Err(OverlayError::Io { .. })));
+    assert!(matches!(bench.overlay().sync(), Err(OverlayError::Lost { .. })));
+    let write = bench.overlay().write_at(0, &[1], &Pattern);
+    assert!(matches!(write, Err(AccessError::Overlay(OverlayError::Lost { .. }))));
+    bench.read();
+}
+
+#[test]
+fn the_time_of_the_last_write_survives_power_loss() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.overlay().last_write().unwrap(), None);
+    for step in 0..4u8 {
+        bench.write(0, &[step; 100]);
+        let written = bench.overlay().last_write().unwrap();
+        assert!(written.is_some());
+        bench.run(&Op::Sync);
+        bench.crash(Some(&Dice::new(step.into())));
+        bench.recover(Some(&Dice::new(step.into())));
+        assert_eq!(bench.overlay().last_write().unwrap(), written);
+    }
+}
+
+fn open(dir: &Path, size_bytes: u64) -> OverlayFile {
+    OverlayFile::open_or_create(dir, UID, size_bytes).unwrap()
+}
+
+#[test]
+fn a_cut_journal_loses_its_end_and_a_broken_one_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = Names::of(UID);
+    let journal = dir.path().join(&names.map);
+    let mut ends = Vec::new();
+    let overlay = open(dir.path(), 1 << 20);
+    ends.push(std::fs::metadata(&journal).unwrap().len() as usize);
+    for unit in 0..3u64 {
+        overlay.write_at(unit * 8192, &[unit as u8; 4096], &Pattern).unwrap();
+        overlay.sync().unwrap();
+        ends.push(std::fs::metadata(&journal).unwrap().len() as usize);
+    }
+    drop(overlay);
+    let bytes = std::fs::read(&journal).unwrap();
+    assert_eq!(ends.last(), Some(&bytes.len()));
+    for cut in 0..=bytes.len() {
+        std::fs::write(&journal, &bytes[..cut]).unwrap();
+        let opened = OverlayFile::open_or_create(dir.path(), UID, 1 << 20);
+        if cut < ends[0] {
+            assert!(matches!(opened, Err(OverlayError::Damaged { .. })), "cut at {cut}");
+            continue;
+        }
+        let whole_batches = ends.iter().filter(|end| **end <= cut).count() as u64 - 1;
+        assert_eq!(opened.unwrap().stored_bytes(), whole_batches * UNIT_BYTES, "cut at {cut}");
+        assert_eq!(std::fs::metadata(&journal).unwrap().len() as usize, ends[whole_batches as usize]);
+    }
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&journal, &flipped).unwrap();
+        match OverlayFile::open_or_create(dir.path(), UID, 1 << 20) {
+            // Damage of the last batch cannot be told from its never having been finished.
+            Ok(overlay) => assert!(bit / 8 >= ends[2] && overlay.stored_bytes() == 2 * UNIT_BYTES, "bit {bit}"),
+            Err(error) => assert!(bit / 8 < ends[2] && matches!(error, OverlayError::Damaged { .. }), "{bit} {error}"),
+        }
+    }
+    OverlayFile::remove(dir.path(), UID).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_terabyte_is_discarded_at_once_and_gives_its_space_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = 1u64 << 40;
+    let overlay = open(dir.path(), size);
+    assert_eq!(overlay.next_present(0), None);
+    for index in 0..64u64 {
+        overlay.write_at(index * (size / 64) + 12288, &[9; 65536], &Pattern).unwrap();
+    }
+    overlay.sync().unwrap();
+    let taken = || std::fs::metadata(dir.path().join(Names::of(UID).data)).unwrap().blocks() * 512;
+    assert!(taken() >= 64 * 65536);
+    assert_eq!(overlay.stored_bytes(), 64 * 65536);
+    overlay.punch(0, size, &BrokenBase).unwrap();
+    overlay.sync().unwrap();
+    assert!(taken() < 65536, "{} bytes still taken", taken());
+    assert!(std::fs::metadata(dir.path().join(Names::of(UID).map)).unwrap().len() < 16384);
+    overlay.write_at(size - 100, &[7; 100], &BrokenBase).unwrap();
+    overlay.sync().unwrap();
+    drop(overlay);
+    let overlay = open(dir.path(), size);
+    let extents: Vec<_> = overlay.extents(0..size).map(|e| (e.state, e.range)).collect();
+    assert_eq!(extents, [(UnitState::Zero, 0..size - 4096), (UnitState::Data, size - 4096..size)]);
+    assert_eq!((overlay.next_present(5), overlay.next_absent(5)), (Some(5), None));
+    let mut buffer = [1; 4096];
+    overlay.read_at(size / 2, &mut buffer, &BrokenBase).unwrap();
+    assert_eq!(buffer, [0; 4096]);
+}
+
+#[test]
+fn only_one_holds_an_overlay_and_only_its_own_image_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = Uid::from_bytes([0x22; 16]);
+    assert!(!OverlayFile::exists(dir.path(), UID).unwrap());
+    let overlay = open(dir.path(), 5000);
+    assert!(matches!(OverlayFile::open_or_create(dir.path(), UID, 5000), Err(OverlayError::InUse { .. })));
+    assert!(matches!(OverlayFile::remove(dir.path(), UID), Err(OverlayError::InUse { .. })));
+    let second = OverlayFile::open_or_create(dir.path(), other, 0).unwrap();
+    assert!(OverlayFile::exists(dir.path(), UID).unwrap());
+    overlay.write_at(0, &[1; 5000], &BrokenBase).unwrap();
+    let listed = OverlayFile::list(dir.path()).unwrap();
+    assert_eq!(listed.iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [UID, other]);
+    for (offset, len) in [(4999, 2), (5001, 0), (u64::MAX, 2)] {
+        let read = overlay.read_at(offset, &mut vec![0; len], &Pattern);
+        assert!(matches!(read, Err(AccessError::Overlay(OverlayError::OutOfRange { .. }))));
+    }
+    drop(overlay);
+    let error = OverlayFile::open_or_create(dir.path(), UID, 6000).err().unwrap();
+    assert!(matches!(error, OverlayError::OtherSize { expected_bytes: 6000, found_bytes: 5000, .. }), "{error}");
+    open(dir.path(), 5000).discard().unwrap();
+    second.discard().unwrap();
+    assert!(OverlayFile::list(dir.path()).unwrap().is_empty());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert!(OverlayFile::list(&dir.path().join("absent")).unwrap().is_empty());
+}
+
+#[test]
+fn a_base_that_cannot_be_read_fails_the_write_that_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = open(dir.path(), 1 << 20);
+    assert!(matches!(overlay.write_at(10, &[1; 10], &BrokenBase), Err(AccessError::Base(_))));
+    assert!(matches!(overlay.punch(10, 10, &BrokenBase), Err(AccessError::Base(_))));
+    assert_eq!(overlay.next_present(0), None);
+    overlay.write_at(4096, &[1; 4096], &BrokenBase).unwrap();
+    overlay.write_at(5000, &[2; 10], &BrokenBase).unwrap();
+    let present: Vec<_> = overlay.present(4100..5000).map(|extent| (extent.state, extent.range)).collect();
+    assert_eq!(present, [(UnitState::Data, 4100..5000)]);
+    assert_eq!((overlay.next_present(0), overlay.next_absent(4096)), (Some(4096), Some(8192)));
+}
+
+#[test]
+fn leftovers_of_unsynced_writes_are_freed_and_never_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = open(dir.path(), 64 << 20);
+    overlay.write_at(0, &[1; 4096], &Pattern).unwrap();
+    overlay.sync().unwrap();
+    let written = overlay.last_write().unwrap();
+    drop(overlay);
+    let data = std::fs::OpenOptions::new().write(true).open(dir.path().join(Names::of(UID).data)).unwrap();
+    data.write_all_at(&vec![0xff; 8 << 20], 4096).unwrap();
+    data.sync_all().unwrap();
+    let overlay = open(dir.path(), 64 << 20);
+    assert!(data.metadata().unwrap().blocks() * 512 < 1 << 20);
+    assert!(overlay.last_write().unwrap() > written);
+    let mut buffer = [0; 8192];
+    overlay.read_at(0, &mut buffer, &Pattern).unwrap();
+    assert!(buffer[..4096].iter().all(|byte| *byte == 1) && buffer[4096] == pattern_at(4096));
+}
+
+/// Each thread owns every fourth 3000-byte slot, so neighbours share units; another thread syncs all the while.
+#[test]
+fn writers_of_neighbouring_bytes_do_not_lose_each_others() {
+    const SLOT: usize = 3000;
+    const SLOTS: usize = 600;
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = open(dir.path(), (SLOT * SLOTS) as u64);
+    std::thread::scope(|scope| {
+        for thread in 0..4usize {
+            let overlay = &overlay;
+            scope.spawn(move || {
+                for slot in (thread..SLOTS).step_by(4) {
+                    let bytes = vec![(slot % 251) as u8; SLOT];
+                    if slot % 3 == 0 {
+                        overlay.punch((slot * SLOT) as u64, SLOT as u64, &Pattern).unwrap();
+                    } else {
+                        overlay.write_at((slot * SLOT) as u64, &bytes, &Pattern).unwrap();
+                    }
+                }
+            });
+        }
+        scope.spawn(|| (0..20).for_each(|_| overlay.sync().unwrap()));
+    });
+    overlay.sync().unwrap();
+    drop(overlay);
+    let overlay = open(dir.path(), (SLOT * SLOTS) as u64);
+    let mut found = vec![0xee; SLOT * SLOTS];
+    overlay.read_at(0, &mut found, &BrokenBase).unwrap();
+    for (slot, bytes) in found.chunks(SLOT).enumerate() {
+        let expected = if slot % 3 == 0 { 0 } else { (slot % 251) as u8 };
+        assert!(bytes.iter().all(|byte| *byte == expected), "slot {slot}");
+    }
+}
+
+/// Run by hand: `cargo test --release -- --ignored --nocapture speed_of_the_overlay`.
+#[test]
+#[ignore = "prints speeds of this machine"]
+fn speed_of_the_overlay() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = open(dir.path(), 1 << 40);
+    let report = |what: &str, bytes: u64, calls: u64, begun: std::time::Instant| {
+        let seconds = begun.elapsed().as_secs_f64();
+        println!("{what}: {:.0} MB/s, {:.0} calls/s", bytes as f64 / seconds / 1e6, calls as f64 / seconds);
+    };
+    let dice = Dice::new(1);
+    let offsets: Vec<u64> = (0..200_000).map(|_| dice.below(1 << 19) as u64 * UNIT_BYTES).collect();
+    for what in ["4 KiB random, first", "4 KiB random, again"] {
+        let begun = std::time::Instant::now();
+        offsets.iter().for_each(|offset| overlay.write_at(*offset, &[1; 4096], &Pattern).unwrap());
+        report(what, offsets.len() as u64 * 4096, offsets.len() as u64, begun);
+    }
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for half in offsets.chunks(offsets.len() / 2) {
+            let overlay = &overlay;
+            scope.spawn(move || half.iter().for_each(|at| overlay.write_at(*at, &[2; 4096], &Pattern).unwrap()));
+        }
+    });
+    report("4 KiB random, two threads", offsets.len() as u64 * 4096, offsets.len() as u64, begun);
+    let mut unit = [0; 4096];
+    let begun = std::time::Instant::now();
+    offsets.iter().for_each(|offset| overlay.read_at(*offset, &mut unit, &Pattern).unwrap());
+    report("4 KiB random reads", offsets.len() as u64 * 4096, offsets.len() as u64, begun);
+    let begun = std::time::Instant::now();
+    overlay.sync().unwrap();
+    report("sync of all this", offsets.len() as u64 * 4096, 1, begun);
+    let megabyte = vec![3; 1 << 20];
+    for what in ["1 MiB sequential, first", "1 MiB sequential, again"] {
+        let begun = std::time::Instant::now();
+        (0..2048u64).for_each(|index| overlay.write_at((1 << 33) + (index << 20), &megabyte, &Pattern).unwrap());
+        report(what, 2048 << 20, 2048, begun);
+    }
+    let mut megabyte = megabyte;
+    let begun = std::time::Instant::now();
+    (0..2048u64).for_each(|index| overlay.read_at((1 << 33) + (index << 20), &mut megabyte, &Pattern).unwrap());
+    report("1 MiB sequential reads", 2048 << 20, 2048, begun);
+    overlay.sync().unwrap();
+    let begun = std::time::Instant::now();
+    for index in 0..200u64 {
+        overlay.write_at(index << 24, &unit, &Pattern).unwrap();
+        overlay.sync().unwrap();
+    }
+    report("4 KiB write and sync", 200 * 4096, 200, begun);
+    let begun = std::time::Instant::now();
+    overlay.punch(0, 1 << 40, &Pattern).unwrap();
+    println!("discard of 1 TiB, fragmented: {:?}", begun.elapsed());
+    let begun = std::time::Instant::now();
+    overlay.punch(0, 1 << 40, &Pattern).unwrap();
+    overlay.sync().unwrap();
+    println!("discard and sync of 1 TiB, empty: {:?}", begun.elapsed());
+}
