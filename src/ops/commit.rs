@@ -1,0 +1,65 @@
+//! Publishing a version: what a finished draft, a backup command and an import have in common.
+
+use crate::image::Settled;
+use crate::repo::{RepoError, Repository};
+use crate::words::attribute::Attributes;
+use crate::words::clock::ClockExt;
+use crate::words::ids::{DraftId, Uid};
+use crate::words::record::{ImageRef, Record, RecordKind, Stats};
+
+/// What a version is published with, beside its image.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// Its attributes, the name among them.
+    pub attributes: Attributes,
+    /// The version it was made from, or nil.
+    pub base: Uid,
+    /// The version it replaces (going on after close), or nil.
+    pub supersedes: Uid,
+    /// The draft it was, or nil.
+    pub draft: DraftId,
+    /// Milliseconds from the first write until now.
+    pub duration_ms: u64,
+    /// Images besides the base's that its map shares subtrees with: what they were checked for is not walked again.
+    pub relatives: Vec<ImageRef>,
+}
+
+/// Publishes a settled image as a version. On return it is durable, checked and confirmed.
+///
+/// Its moment is now, or just after the newest version of its name when the clock stands before that: `latest` must not
+/// depend on a clock that was set back. Another host may publish the same name meanwhile; then both stand, in the order of
+/// their moments and uids.
+///
+/// # Errors
+/// [`RepoError::NameCollision`] when the name would have to be a file and a directory at once, and what
+/// [`Repository::publish`] says. Nothing is acknowledged then.
+pub fn publish_version(
+    repo: &Repository,
+    settled: &Settled,
+    publication: Publication,
+) -> Result<Record, RepoError> {
+    let Publication { attributes, base, supersedes, draft, duration_ms, mut relatives } = publication;
+    repo.check_name(&attributes.name)?;
+    let newest = repo.catalog().versions_of(&attributes.name)?.last().map(|(created, _)| created.plus_millis(1));
+    let now = repo.clock().now();
+    let created = newest.map_or(now, |after| after.max(now));
+    for uid in [base, supersedes].into_iter().filter(|uid| !uid.is_nil()) {
+        relatives.extend(repo.catalog().record(uid)?.map(|(record, _)| record.image));
+    }
+    let record = Record {
+        uid: repo.clock().uid_at(created),
+        kind: RecordKind::Version,
+        created,
+        host: repo.host(),
+        image: settled.image,
+        base,
+        supersedes,
+        draft,
+        start: settled.image,
+        broken: None,
+        attributes,
+        stats: Stats { duration_ms, ..settled.stats },
+    };
+    repo.publish(&record, &relatives)?;
+    Ok(record)
+}

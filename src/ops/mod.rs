@@ -1,0 +1,3 @@
+//! What can be done to a repository: one verb, one file. What destroys is planned first, then executed.
+
+pub mod commit;
