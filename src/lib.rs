@@ -4,11 +4,25 @@
 //! a version is a Merkle tree of block ids under one immutable record. Each module below imports only from those above it;
 //! `tests/architecture.rs` holds them to it, docs/architecture.md explains them.
 
-pub mod fs;
-pub mod image;
 pub mod words;
 
 pub mod format;
 
 pub mod seal;
 pub mod target;
+
+pub mod catalog;
+
+pub mod repo;
+
+pub mod image;
+
+pub mod ops;
+
+pub mod control;
+
+pub mod fs;
+
+pub mod fuse;
+
+pub mod cli;

@@ -1,14 +1,6 @@
 //! One open virtual disk: a stored image being read, an image being written, or a private overlay over a version.
 
 pub mod draft;
-pub mod ranges;
-pub mod reader;
-pub mod tree;
-
-pub use draft::{DraftImage, IMAGE_MAX_BYTES, Settled};
-pub use reader::ImageReader;
-//! One open virtual disk: a stored version or a draft, and what was written over it.
-
 pub mod overlay;
 mod overlay_bitmap;
 mod overlay_disk;
@@ -23,3 +15,9 @@ mod overlay_sync;
 #[cfg(test)]
 mod overlay_tests;
 mod overlay_write;
+pub mod ranges;
+pub mod reader;
+pub mod tree;
+
+pub use draft::{DraftImage, IMAGE_MAX_BYTES, Settled};
+pub use reader::ImageReader;

@@ -23,7 +23,7 @@ mod upkeep;
 use crate::fs::incoming::file::File;
 use crate::fs::incoming::table::Table;
 use crate::fs::process::ProcessId;
-use crate::fs::process_watch::ProcessWatch;
+use crate::fs::process_watch::{ProcessWatch, Watch};
 use crate::repo::Repository;
 use crate::words::ids::Uid;
 use crate::words::name::{Name, TemporaryNames};
@@ -34,6 +34,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 pub use look::DraftSummary;
+pub use io::GraftSource;
 pub use open::OpenedFile;
 
 /// How long after a close its writer may go on, or die and take it back.
@@ -65,6 +66,9 @@ pub struct Incoming {
     /// What each process closed last.
     last_closed: Mutex<HashMap<ProcessId, Closed>>,
     watch: ProcessWatch,
+    watched: Mutex<HashMap<ProcessId, Watch>>,
+    /// Watched processes that have ended.
+    ended: Mutex<Vec<ProcessId>>,
     me: Weak<Incoming>,
     stopping: AtomicBool,
 }
@@ -90,6 +94,8 @@ impl Incoming {
             looked_at: Mutex::default(),
             last_closed: Mutex::default(),
             watch,
+            watched: Mutex::default(),
+            ended: Mutex::default(),
             me: Weak::clone(me),
             stopping: AtomicBool::new(false),
         }))

@@ -1,0 +1,223 @@
+//! Making a draft durable, and publishing it.
+
+use crate::fs::errno::Errno;
+use crate::fs::incoming::file::{File, Published, Work};
+use crate::fs::incoming::{Incoming, SECOND_THOUGHTS};
+use crate::fs::process::ProcessId;
+use crate::fs::seam::Answer;
+use crate::image::Settled;
+use crate::ops::commit::{Publication, publish_version};
+use crate::repo::RepoError;
+use crate::words::attribute::{Attributes, Validity};
+use crate::words::clock::ClockExt;
+use crate::words::ids::Uid;
+use crate::words::name::Name;
+use crate::words::record::{Record, RecordKind};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+/// What a commit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Everything written so far survives a power loss; the draft stays a draft.
+    Durable,
+    /// The draft is finished, if it is whole and its name is not temporary. By this process, if known.
+    Publish(Option<ProcessId>),
+}
+
+impl Incoming {
+    /// Commits a file within the configured time: a close() that waits for a dead target could not even be killed.
+    pub(super) fn commit(&self, file: &Arc<File>, purpose: Purpose) -> Answer<()> {
+        let Some(me) = self.me.upgrade() else { return Err(Errno::EIO) };
+        let (done, wait) = mpsc::sync_channel(1);
+        let work = Arc::clone(file);
+        let run = move || {
+            let _ = done.send(me.commit_now(&work, purpose));
+        };
+        std::thread::Builder::new().name("commit".into()).spawn(run).map_err(|_| Errno::EAGAIN)?;
+        match wait.recv_timeout(self.options.commit_timeout) {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let mut state = file.state.lock();
+                tracing::error!("{}: not durable after {:?}, given up", state.name, self.options.commit_timeout);
+                if let Some(work) = &mut state.work {
+                    Work::fail(work, Errno::EIO);
+                    work.image.poison(RepoError::Stopped);
+                }
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    fn commit_now(&self, file: &Arc<File>, purpose: Purpose) -> Answer<()> {
+        let _one_by_one = file.commit.lock();
+        let state = file.state.lock();
+        let Some(work) = state.work.as_ref() else { return Ok(()) };
+        if let Some(error) = work.error {
+            return Err(error);
+        }
+        let whole = work.broken.is_none() && !self.is_temporary(&state.name) && !state.detached;
+        let publish = matches!(purpose, Purpose::Publish(_)) && whole;
+        if !work.is_changed() || !(publish || work.is_volatile()) {
+            return Ok(());
+        }
+        let image = Arc::clone(&work.image);
+        drop(state);
+        let settled = image.settle().map_err(|error| self.failed(file, &error))?;
+        // A broken or temporary draft, or one that is empty, is kept as a draft; an empty one not even that.
+        let by = if let Purpose::Publish(by) = purpose { by } else { None };
+        let outcome = match publish && settled.image.size_bytes > 0 {
+            true => self.publish(file, &settled, by),
+            false => self.make_durable(file, &settled),
+        };
+        outcome.map_err(|error| self.failed(file, &error))
+    }
+
+    /// Lets an error stick and names it.
+    fn failed(&self, file: &File, error: &RepoError) -> Errno {
+        let errno = Errno::from(error);
+        let mut state = file.state.lock();
+        tracing::error!("{}: could not be stored: {error}", state.name);
+        if let Some(work) = &mut state.work {
+            Work::fail(work, errno);
+            work.image.poison(error.clone());
+        }
+        errno
+    }
+
+    fn publish(&self, file: &Arc<File>, settled: &Settled, by: Option<ProcessId>) -> Result<(), RepoError> {
+        let state = file.state.lock();
+        let name = state.name.clone();
+        let Some(work) = state.work.as_ref() else { return Ok(()) };
+        if work.error.is_some() {
+            return Err(RepoError::Stopped);
+        }
+        if !work.explicit && settled.image == work.start {
+            drop(state);
+            return self.unchanged(file, settled);
+        }
+        let now = self.repo.clock().now();
+        let publication = Publication {
+            attributes: attributes(&name, work),
+            base: work.base,
+            supersedes: work.supersedes,
+            draft: work.draft,
+            duration_ms: u64::try_from(now.millis() - work.began.millis()).unwrap_or(0),
+            relatives: work.relative.into_iter().collect(),
+        };
+        let (record, supersedes) = (work.record.clone(), work.supersedes);
+        drop(state);
+        let version = publish_version(&self.repo, settled, publication)?;
+        self.repo.catalog().unhide_name(&name)?;
+        tracing::info!("{name}: version {} of {} bytes", version.uid, version.image.size_bytes);
+        let mut state = file.state.lock();
+        if let Some(work) = &mut state.work {
+            work.renew(self.repo.clock().draft_id());
+            work.start = settled.image;
+            work.relative = Some(settled.image);
+            work.base = version.uid;
+            (work.clean_changes, work.durable_changes) = (settled.changes, settled.changes);
+            work.published = Some(Published { uid: version.uid, by, at: Instant::now() });
+        }
+        drop(state);
+        // The version stands for these now. Should their removal fail, the next start finds them superseded.
+        if let Some(record) = record {
+            self.tidy(self.repo.remove_record(RecordKind::Draft, record.uid), "an old draft");
+        }
+        if !supersedes.is_nil() {
+            self.tidy(self.repo.remove_version(supersedes), "a version that was gone on from");
+        }
+        Ok(())
+    }
+
+    fn make_durable(&self, file: &Arc<File>, settled: &Settled) -> Result<(), RepoError> {
+        let state = file.state.lock();
+        let Some(work) = state.work.as_ref() else { return Ok(()) };
+        if work.error.is_some() {
+            return Err(RepoError::Stopped);
+        }
+        if !work.explicit && settled.image == work.start && work.broken.is_none() {
+            drop(state);
+            return self.unchanged(file, settled);
+        }
+        if settled.image.size_bytes == 0 && work.record.is_none() {
+            return Ok(());
+        }
+        let now = self.repo.clock().now();
+        let before = work.record.clone();
+        let record = Record {
+            uid: self.repo.clock().uid_at(now),
+            kind: RecordKind::Draft,
+            created: now,
+            host: self.repo.host(),
+            image: settled.image,
+            base: work.base,
+            supersedes: before.as_ref().map_or(Uid::NIL, |record| record.uid),
+            draft: work.draft,
+            start: work.start,
+            broken: work.broken.clone(),
+            attributes: attributes(&state.name, work),
+            stats: settled.stats,
+        };
+        let relatives: Vec<_> = work.relative.into_iter().chain(before.as_ref().map(|record| record.image)).collect();
+        drop(state);
+        self.repo.publish(&record, &relatives)?;
+        let mut state = file.state.lock();
+        if let Some(work) = &mut state.work {
+            work.durable_changes = settled.changes;
+            work.relative = Some(settled.image);
+            work.record = Some(record);
+        }
+        drop(state);
+        if let Some(before) = before {
+            self.tidy(self.repo.remove_record(RecordKind::Draft, before.uid), "an older record of a draft");
+        }
+        Ok(())
+    }
+
+    /// The content turned out to be what it was: no version, no draft.
+    fn unchanged(&self, file: &Arc<File>, settled: &Settled) -> Result<(), RepoError> {
+        let mut state = file.state.lock();
+        let mut record = None;
+        let mut taken_back = Uid::NIL;
+        if let Some(work) = &mut state.work {
+            (work.clean_changes, work.durable_changes) = (settled.changes, settled.changes);
+            record = work.record.take();
+            taken_back = std::mem::replace(&mut work.supersedes, Uid::NIL);
+        }
+        drop(state);
+        if let Some(record) = record {
+            self.repo.remove_record(RecordKind::Draft, record.uid)?;
+        }
+        if !taken_back.is_nil() {
+            // It was marked incomplete because its writer went on; it did so without changing anything.
+            self.repo.set_validity(taken_back, Validity::Valid)?;
+        }
+        Ok(())
+    }
+
+    fn tidy(&self, result: Result<(), RepoError>, what: &str) {
+        if let Err(error) = result {
+            tracing::warn!("{what} could not be removed, it will be at the next start: {error}");
+        }
+    }
+
+    /// Forgets closes too old to be taken back.
+    pub(super) fn forget_old_closes(&self) {
+        self.last_closed.lock().retain(|_, closed| closed.at.elapsed() <= SECOND_THOUGHTS);
+    }
+}
+
+fn attributes(name: &Name, work: &Work) -> Attributes {
+    Attributes {
+        name: name.clone(),
+        snapshot_name: String::new(),
+        tags: BTreeSet::new(),
+        expire: None,
+        protected: false,
+        validity: Validity::Valid,
+        file: work.attributes,
+    }
+}

@@ -1,0 +1,324 @@
+//! Opening names: who reads, who begins a draft, who joins one.
+
+use crate::fs::errno::Errno;
+use crate::fs::incoming::file::{File, FileState, Handle, Work};
+use crate::fs::incoming::{Closed, Incoming};
+use crate::fs::nodes::Node;
+use crate::fs::process::{self, ProcessId};
+use crate::fs::seam::{Answer, Caller, Fh, OpenRequest};
+use crate::image::{DraftImage, ImageReader};
+use crate::words::attribute::{FileAttributes, Mtime, Validity};
+use crate::words::clock::ClockExt;
+use crate::words::ids::{DraftId, Uid};
+use crate::words::name::Name;
+use crate::words::record::{Broken, ImageRef};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// A file that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedFile {
+    /// Which.
+    pub node: Node,
+    /// Through which handle.
+    pub fh: Fh,
+}
+
+impl Incoming {
+    /// Makes a file, or opens the one that is there. `mode` is for a new name; one that has versions keeps its newest's.
+    pub fn create(
+        &self,
+        caller: Caller,
+        dir: &str,
+        component: &str,
+        mode: u32,
+        request: &OpenRequest,
+    ) -> Answer<OpenedFile> {
+        let name = self.new_name(dir, component)?;
+        let file = self.table.lock().file(&name);
+        let node = Node::IncomingFile(file.number);
+        if self.is_shown(&name)? {
+            if request.exclusive {
+                return Err(Errno::EEXIST);
+            }
+            return Ok(OpenedFile { node, fh: self.open_file(caller, &file, request)? });
+        }
+        let process = process::identify(caller.pid);
+        let mut state = file.state.lock();
+        self.begin_empty(&mut state, Some((caller, mode)))?;
+        let fh = self.add_handle(&mut state, process, request, None);
+        drop(state);
+        self.watch_writer(process);
+        Ok(OpenedFile { node, fh })
+    }
+
+    /// Opens a file of this tree.
+    pub fn open(&self, caller: Caller, number: u64, request: &OpenRequest) -> Answer<Fh> {
+        let file = self.by_number(number)?;
+        self.open_file(caller, &file, request)
+    }
+
+    fn open_file(&self, caller: Caller, file: &Arc<File>, request: &OpenRequest) -> Answer<Fh> {
+        let process = process::identify(caller.pid);
+        let mut state = file.state.lock();
+        if request.truncate && request.access.writes() {
+            if let Some(holder) = state.active_writer(process) {
+                let who = holder.opener.map_or_else(|| "another process".to_owned(), process::describe);
+                tracing::warn!("{}: not truncated, because {who} is writing it", state.name);
+                return Err(Errno::EBUSY);
+            }
+            self.begin_empty(&mut state, None)?;
+        }
+        // An error sticks to a draft until it is opened anew: nobody has it open for writing, so this is anew.
+        if request.access.writes() && !state.has_write_handles() {
+            self.drop_failed_work(&mut state);
+        }
+        let version = self.shown_version(&state)?;
+        let fh = self.add_handle(&mut state, process, request, version);
+        drop(state);
+        if request.access.writes() {
+            self.watch_writer(process);
+        }
+        Ok(fh)
+    }
+
+    /// What a handle shows that is opened now: nothing of its own while there is a draft, else the newest version.
+    fn shown_version(&self, state: &FileState) -> Answer<Option<Arc<ImageReader>>> {
+        if state.work.as_ref().is_some_and(Work::is_draft) {
+            return Ok(None);
+        }
+        let (image, label) = if let Some(record) = self.repo.catalog().draft_of(&state.name)?.filter(|_| state.work.is_none()) {
+            (record.image, format!("the draft of {}", state.name))
+        } else if let Some(newest) = self.newest(&state.name)? {
+            (newest.record.image, format!("version {} of {}", newest.record.uid, state.name))
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(ImageReader::new(Arc::clone(&self.repo), image, label))))
+    }
+
+    fn add_handle(
+        &self,
+        state: &mut FileState,
+        opener: Option<ProcessId>,
+        request: &OpenRequest,
+        version: Option<Arc<ImageReader>>,
+    ) -> Fh {
+        let fh = Fh(self.next_fh.fetch_add(1, Ordering::Relaxed));
+        let writes = request.access.writes();
+        let handle = Handle {
+            opener,
+            writes,
+            append: request.append,
+            pinned: !writes && version.is_some(),
+            version,
+            reached: 0,
+            active: writes,
+            last_writer: None,
+        };
+        state.handles.insert(fh, handle);
+        fh
+    }
+
+    /// Begins a draft that is empty: CREATE and O_TRUNC. What it replaces in memory stays on the target until something of
+    /// the new one is durable.
+    pub(super) fn begin_empty(&self, state: &mut FileState, new: Option<(Caller, u32)>) -> Answer<()> {
+        let newest = self.newest(&state.name)?;
+        let record = match &mut state.work {
+            Some(work) => work.record.take(),
+            None => self.repo.catalog().draft_of(&state.name)?,
+        };
+        let draft = record.as_ref().map_or_else(|| self.repo.clock().draft_id(), |record| record.draft);
+        let now = self.repo.clock().now();
+        let fallback = FileAttributes {
+            mode: new.map_or(0o600, |(_, mode)| mode & 0o7777),
+            uid: new.map_or(self.options.uid, |(caller, _)| caller.uid),
+            gid: new.map_or(self.options.gid, |(caller, _)| caller.gid),
+            mtime: Mtime::from(now),
+        };
+        let before = newest.as_ref().map(|version| version.attributes.file);
+        let current = state.work.as_ref().map(|work| work.attributes).or(before);
+        let attributes = FileAttributes { mtime: Mtime::from(now), ..current.unwrap_or(fallback) };
+        // Position by position the new content will probably equal the draft that is replaced, else the newest version.
+        let relative = record.as_ref().map(|record| record.image).or(newest.as_ref().map(|version| version.record.image));
+        let start = ImageRef::empty(self.repo.block_size());
+        let base = newest.map_or(Uid::NIL, |version| version.record.uid);
+        state.work = Some(Work {
+            draft,
+            image: DraftImage::new(Arc::clone(&self.repo), start, relative),
+            start,
+            base,
+            relative,
+            clean_changes: 0,
+            durable_changes: 0,
+            explicit: true,
+            record,
+            supersedes: Uid::NIL,
+            attributes,
+            mtime_set: false,
+            broken: None,
+            error: None,
+            writers: std::collections::BTreeSet::new(),
+            published: None,
+            began: now,
+        });
+        Ok(())
+    }
+
+    /// Makes sure that there is something to write to: the work at hand, the draft on the target, or the newest version.
+    pub(super) fn begin_work<'a>(&self, state: &'a mut FileState) -> Answer<&'a mut Work> {
+        if state.work.is_none() {
+            if let Some(record) = self.repo.catalog().draft_of(&state.name)? {
+                let base = self.repo.catalog().version(record.base)?.map(|version| version.record.image);
+                let image = DraftImage::new(Arc::clone(&self.repo), record.image, base.or(Some(record.image)));
+                // It differs from its start by what the record holds: a count that is not the present one says so.
+                let clean_changes = if record.image == record.start { 0 } else { u64::MAX };
+                state.work = Some(Work {
+                    draft: record.draft,
+                    image,
+                    start: record.start,
+                    base: record.base,
+                    relative: Some(record.image),
+                    clean_changes,
+                    durable_changes: 0,
+                    explicit: false,
+                    supersedes: Uid::NIL,
+                    attributes: record.attributes.file,
+                    mtime_set: true,
+                    broken: record.broken.clone(),
+                    error: None,
+                    writers: std::collections::BTreeSet::new(),
+                    published: None,
+                    began: record.created,
+                    record: Some(record),
+                });
+            } else if let Some(newest) = self.newest(&state.name)? {
+                state.work = Some(self.work_from(&newest));
+            } else {
+                self.begin_empty(state, None)?;
+            }
+        }
+        state.work.as_mut().ok_or(Errno::EIO)
+    }
+
+    fn work_from(&self, version: &crate::catalog::Version) -> Work {
+        let record = &version.record;
+        // What goes on from an incomplete version is incomplete until it has gone over the place where that one ended.
+        let broken = match &version.attributes.validity {
+            Validity::Incomplete(reason) => Some(Broken { at: record.image.size_bytes, reason: reason.clone() }),
+            _ => None,
+        };
+        Work {
+            draft: self.repo.clock().draft_id(),
+            image: DraftImage::new(Arc::clone(&self.repo), record.image, Some(record.image)),
+            start: record.image,
+            base: record.uid,
+            relative: Some(record.image),
+            clean_changes: 0,
+            durable_changes: 0,
+            explicit: false,
+            record: None,
+            supersedes: Uid::NIL,
+            attributes: version.attributes.file,
+            mtime_set: false,
+            broken,
+            error: None,
+            writers: std::collections::BTreeSet::new(),
+            published: None,
+            began: self.repo.clock().now(),
+        }
+    }
+
+    /// Called with the first change since the work began or was published: decides whether this goes on from the version
+    /// just published (same process, soon after, nobody has looked) or begins a new one. To go on, that version is marked
+    /// incomplete, durably, before the first such write; the lock is held meanwhile, because no write may come before.
+    pub(super) fn first_change(&self, state: &mut FileState, process: Option<ProcessId>) -> Answer<()> {
+        let name = state.name.clone();
+        let work = self.begin_work(state)?;
+        if work.is_changed() || work.error.is_some() {
+            return Ok(());
+        }
+        work.began = self.repo.clock().now();
+        work.draft = if work.record.is_none() { self.repo.clock().draft_id() } else { work.draft };
+        let Some(published) = work.published.take() else { return Ok(()) };
+        let same = published.by.is_some() && published.by == process;
+        if !same || published.at.elapsed() > super::SECOND_THOUGHTS || self.looked_at.lock().contains(&published.uid) {
+            return Ok(());
+        }
+        let Some(version) = self.repo.catalog().version(published.uid)? else { return Ok(()) };
+        if !version.attributes.tags.is_empty() || !version.attributes.validity.is_complete() {
+            return Ok(());
+        }
+        let who = process.map_or_else(String::new, process::describe);
+        let reason = format!("{who} went on writing {name} after closing it");
+        self.repo.set_validity(published.uid, Validity::Incomplete(reason))?;
+        work.supersedes = published.uid;
+        work.draft = self.repo.clock().draft_id();
+        Ok(())
+    }
+
+    /// Work that failed goes back to what is durable, once nobody holds it.
+    pub(super) fn drop_failed_work(&self, state: &mut FileState) {
+        if state.work.as_ref().is_some_and(|work| work.error.is_some()) && state.writing == 0 {
+            state.work = None;
+        }
+    }
+
+    fn watch_writer(&self, process: Option<ProcessId>) {
+        let Some(process) = process else { return };
+        let me = self.me.clone();
+        self.watched.lock().entry(process).or_insert_with(|| {
+            self.watch.watch(process, move |outcome| {
+                if let Some(incoming) = me.upgrade() {
+                    incoming.writer_ended(process, outcome);
+                }
+            })
+        });
+    }
+
+    /// Notes what a process closed last.
+    pub(super) fn note_closed(&self, process: Option<ProcessId>, file: &Arc<File>) {
+        if let Some(process) = process {
+            self.last_closed.lock().insert(process, Closed { file: Arc::clone(file), at: Instant::now() });
+        }
+    }
+
+    /// Checks a new name: its form, and that it needs no file where a directory is and no directory where a file is.
+    pub(super) fn new_name(&self, dir: &str, component: &str) -> Answer<Name> {
+        if component.len() > crate::words::name::COMPONENT_MAX_BYTES {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let name = Name::new(&super::look::join(dir, component)).map_err(|_| Errno::EINVAL)?;
+        self.check_collision(&name)?;
+        Ok(name)
+    }
+
+    pub(super) fn check_collision(&self, name: &Name) -> Answer<()> {
+        for (at, _) in name.as_str().match_indices('/') {
+            let above = Name::new(&name.as_str()[..at]).map_err(|_| Errno::EINVAL)?;
+            let hidden = self.repo.catalog().is_hidden(&above)?;
+            if self.is_shown(&above)? || (hidden && !self.repo.catalog().versions_of(&above)?.is_empty()) {
+                tracing::warn!("{name} cannot be made: {above} is a backup, not a directory");
+                return Err(Errno::ENOTDIR);
+            }
+        }
+        if self.is_dir(name.as_str())? {
+            return Err(Errno::EISDIR);
+        }
+        Ok(())
+    }
+}
+
+impl Work {
+    /// A fresh identity for what comes after a publication.
+    pub(super) fn renew(&mut self, draft: DraftId) {
+        self.draft = draft;
+        self.record = None;
+        self.supersedes = Uid::NIL;
+        self.explicit = false;
+        self.broken = None;
+        self.mtime_set = false;
+        self.writers.clear();
+    }
+}

@@ -1,0 +1,137 @@
+//! Directories, removal, links: what happens to names.
+
+use crate::fs::errno::Errno;
+use crate::fs::incoming::Incoming;
+use crate::fs::incoming::file::File;
+use crate::fs::incoming::look::join;
+use crate::fs::incoming::table::MadeDir;
+use crate::fs::nodes::Node;
+use crate::fs::process;
+use crate::fs::seam::{Answer, Caller};
+use crate::image::ImageReader;
+use crate::words::attribute::FileAttributes;
+use crate::words::name::{COMPONENT_MAX_BYTES, Name};
+use crate::words::record::RecordKind;
+use std::sync::Arc;
+
+impl Incoming {
+    /// Makes a directory. It lives until the unmount, or for as long as a name lies below it.
+    pub fn mkdir(&self, caller: Caller, dir: &str, component: &str, mode: u32) -> Answer<Node> {
+        if component.len() > COMPONENT_MAX_BYTES {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let path = join(dir, component);
+        let name = Name::new(&path).map_err(|_| Errno::EINVAL)?;
+        if self.is_shown(&name)? || self.is_dir(&path)? {
+            return Err(Errno::EEXIST);
+        }
+        let made = MadeDir { mode: mode & 0o7777, uid: caller.uid, gid: caller.gid };
+        self.table.lock().dirs.insert(path.clone(), made);
+        Ok(Node::IncomingDir(path))
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, dir: &str, component: &str) -> Answer<()> {
+        let path = join(dir, component);
+        if Name::new(&path).map(|name| self.is_shown(&name)).map_err(|_| Errno::EINVAL)?? {
+            return Err(Errno::ENOTDIR);
+        }
+        if !self.is_dir(&path)? {
+            return Err(Errno::ENOENT);
+        }
+        if !self.list(&path)?.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        self.table.lock().dirs.remove(&path);
+        Ok(())
+    }
+
+    /// Discards the draft of a name and hides the name until it is published again. Never deletes a version.
+    pub fn unlink(&self, dir: &str, component: &str) -> Answer<()> {
+        let name = Name::new(&join(dir, component)).map_err(|_| Errno::EINVAL)?;
+        if !self.is_shown(&name)? {
+            return Err(if self.is_dir(name.as_str())? { Errno::EISDIR } else { Errno::ENOENT });
+        }
+        let file = self.table.lock().file(&name);
+        let _no_commit = file.commit.lock();
+        let mut state = file.state.lock();
+        if let Some(holder) = state.active_writer(None) {
+            let who = holder.opener.map_or_else(|| "a process".to_owned(), process::describe);
+            tracing::warn!("{name}: not removed, because {who} is writing it");
+            return Err(Errno::EBUSY);
+        }
+        state.work = None;
+        state.detached = true;
+        let unused = state.handles.is_empty();
+        drop(state);
+        self.discard_draft(&name)?;
+        if !self.repo.catalog().versions_of(&name)?.is_empty() {
+            self.repo.catalog().hide_name(&name)?;
+        }
+        let mut table = self.table.lock();
+        table.detach(&name);
+        if unused {
+            table.drop_file(&file);
+        }
+        Ok(())
+    }
+
+    /// Removes every draft record of a name.
+    pub(super) fn discard_draft(&self, name: &Name) -> Answer<()> {
+        while let Some(record) = self.repo.catalog().draft_of(name)? {
+            self.repo.remove_record(RecordKind::Draft, record.uid)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a new name of a stored image without moving any data, and publishes it: `ln by_version/U/data incoming/new`.
+    pub fn link(
+        &self,
+        caller: Caller,
+        dir: &str,
+        component: &str,
+        source: &ImageReader,
+        attributes: FileAttributes,
+    ) -> Answer<Node> {
+        let (name, file) = self.make(caller, dir, component, attributes.mode)?;
+        if let Some(work) = &mut file.state.lock().work {
+            work.attributes = attributes;
+        }
+        let mut at = 0;
+        while at < source.size_bytes() {
+            let wanted = source.size_bytes() - at;
+            let mut taken = 0;
+            self.modify(&file, caller, None, |image, _| {
+                taken = image.graft(source, at, at, wanted)?;
+                Ok((at, at + taken))
+            })?;
+            if taken == 0 {
+                return Err(Errno::EIO);
+            }
+            at += taken;
+        }
+        if let Some(work) = &mut file.state.lock().work {
+            work.attributes = attributes;
+        }
+        self.commit(&file, super::commit::Purpose::Publish(process::identify(caller.pid)))?;
+        self.put_away(&file);
+        tracing::debug!("{name}: made by link");
+        Ok(Node::IncomingFile(file.number))
+    }
+
+    /// Makes an empty file without opening it.
+    pub fn mknod(&self, caller: Caller, dir: &str, component: &str, mode: u32) -> Answer<Node> {
+        let (_, file) = self.make(caller, dir, component, mode)?;
+        Ok(Node::IncomingFile(file.number))
+    }
+
+    fn make(&self, caller: Caller, dir: &str, component: &str, mode: u32) -> Answer<(Name, Arc<File>)> {
+        let name = self.new_name(dir, component)?;
+        if self.is_shown(&name)? {
+            return Err(Errno::EEXIST);
+        }
+        let file = self.table.lock().file(&name);
+        self.begin_empty(&mut file.state.lock(), Some((caller, mode)))?;
+        Ok((name, file))
+    }
+}

@@ -1,0 +1,98 @@
+//! What runs beside the requests: drafts are made durable now and then, old ones expire, memory of finished writers goes.
+
+use crate::fs::incoming::Incoming;
+use crate::fs::incoming::commit::Purpose;
+use crate::words::record::RecordKind;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const TICK: Duration = Duration::from_secs(1);
+/// A draft that grows is made durable this often, so that a crash costs little of a long copy.
+const DURABLE_EVERY: Duration = Duration::from_secs(20);
+/// Drafts are looked through for expired ones this often.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+
+impl Incoming {
+    /// Starts the upkeep; it ends with the tree.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start_upkeep(self: &Arc<Self>) -> std::io::Result<()> {
+        let me = Arc::downgrade(self);
+        std::thread::Builder::new().name("upkeep".into()).spawn(move || keep_up(&me)).map(drop)
+    }
+
+    /// Makes every draft durable: before the daemon ends. Drafts whose writers are gone are as finished as they will be, and
+    /// were dealt with when they closed.
+    pub fn drain(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.make_all_durable();
+    }
+
+    fn make_all_durable(&self) {
+        for file in self.table.lock().files() {
+            let volatile = file.state.lock().work.as_ref().is_some_and(|work| {
+                work.error.is_none() && work.is_changed() && work.is_volatile()
+            });
+            if volatile {
+                // The error was logged and sticks to the draft.
+                let _ = self.commit(&file, Purpose::Durable);
+            }
+        }
+    }
+
+    fn put_all_away(&self) {
+        self.forget_old_closes();
+        for file in self.table.lock().files() {
+            self.put_away(&file);
+        }
+        let ended = std::mem::take(&mut *self.ended.lock());
+        if !ended.is_empty() {
+            let gone: Vec<_> = ended.iter().filter_map(|process| self.watched.lock().remove(process)).collect();
+            drop(gone);
+        }
+    }
+
+    /// Removes drafts that were never published and are older than allowed. One that is open is in use, however old.
+    fn expire_drafts(&self) {
+        let before = self.repo.clock().now().millis()
+            - i64::try_from(self.options.draft_expire.as_millis()).unwrap_or(i64::MAX);
+        let drafts = match self.repo.catalog().drafts() {
+            Ok(drafts) => drafts,
+            Err(error) => return tracing::warn!("old drafts could not be looked for: {error}"),
+        };
+        for record in drafts.into_iter().filter(|record| record.created.millis() < before) {
+            let name = &record.attributes.name;
+            let open = self.table.lock().peek(name).is_some_and(|file| file.state.lock().work.is_some());
+            if open {
+                continue;
+            }
+            tracing::warn!("{name}: a draft of {} bytes from {} has expired", record.image.size_bytes, record.created);
+            if let Err(error) = self.repo.remove_record(RecordKind::Draft, record.uid) {
+                tracing::warn!("{name}: its expired draft could not be removed: {error}");
+            }
+        }
+    }
+}
+
+fn keep_up(me: &Weak<Incoming>) {
+    let (mut durable, mut expired) = (Instant::now(), None::<Instant>);
+    loop {
+        std::thread::sleep(TICK);
+        let Some(incoming) = me.upgrade() else { return };
+        if incoming.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        incoming.put_all_away();
+        if durable.elapsed() >= DURABLE_EVERY {
+            incoming.make_all_durable();
+            durable = Instant::now();
+        }
+        if expired.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY) {
+            incoming.expire_drafts();
+            expired = Some(Instant::now());
+        }
+    }
+}
