@@ -12,3 +12,5 @@ pub mod format;
 
 pub mod seal;
 pub mod target;
+
+pub mod catalog;
