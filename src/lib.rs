@@ -17,12 +17,7 @@ pub mod repo;
 
 pub mod image;
 
-pub mod ops;
 
-pub mod control;
 
-pub mod fs;
 
-pub mod fuse;
 
-pub mod cli;

@@ -1,0 +1,137 @@
+//! Attribute entries, and what they fold into.
+
+use crate::catalog::error::CatalogError;
+use crate::catalog::store::Fault;
+use crate::catalog::tables::Tables;
+use crate::catalog::{Catalog, key, listed, records};
+use crate::format;
+use crate::words::attribute::{AttributeEntry, Attributes, fold};
+use crate::words::ids::{EntryId, Uid};
+use crate::words::record::{Record, RecordKind, Verdict};
+use heed::{RoTxn, RwTxn};
+
+/// A version as it stands: the record and what has been said of it since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// As published.
+    pub record: Record,
+    /// As folded from the record's and all entries.
+    pub attributes: Attributes,
+    /// Whether it is confirmed.
+    pub verdict: Verdict,
+}
+
+impl Catalog {
+    /// Learns an attribute entry; learning it again changes nothing. It may come before its record, and is ignored when that
+    /// has a tombstone.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn add_entry(&self, entry: &AttributeEntry) -> Result<(), CatalogError> {
+        self.add_entries(std::slice::from_ref(entry))
+    }
+
+    /// Learns several entries in one transaction: other processes see all or none of them.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn add_entries(&self, entries: &[AttributeEntry]) -> Result<(), CatalogError> {
+        let rows: Vec<_> = entries.iter().map(|entry| (entry, format::attribute::encode(entry))).collect();
+        self.store.write(|tables, txn| {
+            for (entry, bytes) in &rows {
+                let key = key::entry(entry.version, entry.lamport, entry.entry);
+                let known = tables.entries.get(txn, &key)?.is_some();
+                if known || records::has_tombstone(tables, txn, entry.version)? {
+                    continue;
+                }
+                tables.entries.put(txn, &key, bytes)?;
+                listed::insert(tables, txn, entry.version)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// All entries of a version in the order in which they fold.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn entries(&self, uid: Uid) -> Result<Vec<AttributeEntry>, CatalogError> {
+        self.store.read(|tables, txn| entries(tables, txn, uid))
+    }
+
+    /// Every entry known, by version, without reading more than that.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn known_entries(&self) -> Result<Vec<(Uid, EntryId)>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let mut known = Vec::new();
+            for row in tables.entries.iter(txn)? {
+                let key = row?.0;
+                let uid = Uid::from_bytes(key::array(key, 0, "entries")?);
+                known.push((uid, EntryId::from_bytes(key::array(key, 24, "entries")?)));
+            }
+            Ok(known)
+        })
+    }
+
+    /// The clock of the next entry for a version: one more than the largest known, 1 when there is none.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn next_lamport(&self, uid: Uid) -> Result<u64, CatalogError> {
+        self.store.read(|tables, txn| {
+            let Some(last) = tables.entries.rev_prefix_iter(txn, uid.as_bytes())?.next() else { return Ok(1) };
+            let lamport = u64::from_be_bytes(key::array(last?.0, 16, "entries")?);
+            Ok(lamport.saturating_add(1))
+        })
+    }
+
+    /// The attributes of a record of any kind as they stand.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn attributes(&self, uid: Uid) -> Result<Option<Attributes>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let Some((record, _)) = records::record(tables, txn, uid)? else { return Ok(None) };
+            folded(tables, txn, &record).map(Some)
+        })
+    }
+
+    /// A version, whatever its verdict; `None` when there is no record of that uid or it is no version.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn version(&self, uid: Uid) -> Result<Option<Version>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let Some((record, verdict)) = records::record(tables, txn, uid)? else { return Ok(None) };
+            if record.kind != RecordKind::Version {
+                return Ok(None);
+            }
+            let attributes = folded(tables, txn, &record)?;
+            Ok(Some(Version { record, attributes, verdict }))
+        })
+    }
+}
+
+pub(super) fn entries(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Vec<AttributeEntry>, Fault> {
+    let rows = tables.entries.prefix_iter(txn, uid.as_bytes())?;
+    rows.map(|row| {
+        let entry = format::attribute::decode(row?.1);
+        entry.map_err(|error| Fault::Corrupt(format!("an attribute entry of {uid}: {error}")))
+    })
+    .collect()
+}
+
+pub(super) fn folded(tables: &Tables, txn: &RoTxn, record: &Record) -> Result<Attributes, Fault> {
+    Ok(fold(&record.attributes, &entries(tables, txn, record.uid)?))
+}
+
+pub(super) fn remove_entries(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), Fault> {
+    let rows = tables.entries.prefix_iter(txn, uid.as_bytes())?;
+    let keys = rows.map(|row| Ok(row?.0.to_vec())).collect::<Result<Vec<_>, Fault>>()?;
+    for key in keys {
+        tables.entries.delete(txn, &key)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Where blocks are: packs, the copies in them, and which index fragments have been absorbed.
+
+use crate::catalog::Catalog;
+use crate::catalog::error::CatalogError;
+use crate::catalog::key::{self, Place};
+use crate::catalog::store::Fault;
+use crate::catalog::tables::Tables;
+use crate::words::ids::{BlockId, FragmentId, PackId};
+use crate::words::record::{BlockKind, Location, PackContents};
+use heed::{RoTxn, RwTxn};
+use std::borrow::Borrow;
+use std::collections::BTreeSet;
+
+/// Blocks put in one transaction. LMDB keeps every page a transaction touches in memory, and blocks, being named by hashes,
+/// touch one page each: this bounds a transaction to a quarter of a GiB, and it keeps others from waiting long.
+const BLOCKS_PER_COMMIT: usize = 50_000;
+
+/// What the catalog knows of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackSummary {
+    /// The pack.
+    pub pack: PackId,
+    /// Data or map.
+    pub kind: BlockKind,
+    /// Bytes of the whole pack.
+    pub size_bytes: u64,
+    /// Blocks in it.
+    pub block_count: u32,
+    /// Whether it is condemned.
+    pub condemned: bool,
+}
+
+impl PackSummary {
+    fn encode(&self) -> [u8; 46] {
+        let kind = match self.kind {
+            BlockKind::Data => 1,
+            BlockKind::Map => 2,
+        };
+        let [size, count] = [&self.size_bytes.to_be_bytes()[..], &self.block_count.to_be_bytes()];
+        key::join(&[self.pack.as_bytes(), &[kind, u8::from(self.condemned)], size, count])
+    }
+
+    fn decode(row: &[u8]) -> Result<Self, Fault> {
+        let [kind, condemned] = key::array(row, 32, "packs")?;
+        let kind = match kind {
+            1 => BlockKind::Data,
+            2 => BlockKind::Map,
+            other => return Err(Fault::Corrupt(format!("a pack has kind {other}"))),
+        };
+        Ok(Self {
+            pack: PackId::from_bytes(key::array(row, 0, "packs")?),
+            kind,
+            size_bytes: u64::from_be_bytes(key::array(row, 34, "packs")?),
+            block_count: u32::from_be_bytes(key::array(row, 42, "packs")?),
+            condemned: condemned != 0,
+        })
+    }
+}
+
+impl Catalog {
+    /// Every copy of a block that is in no condemned pack, lowest pack id first.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn locations(&self, id: &BlockId) -> Result<Vec<Location>, CatalogError> {
+        self.store.read(|tables, txn| Ok(live(copies(tables, txn, id)?)))
+    }
+
+    /// Every copy of a block and whether its pack is condemned, lowest pack id first.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn all_locations(&self, id: &BlockId) -> Result<Vec<(Location, bool)>, CatalogError> {
+        self.store.read(|tables, txn| copies(tables, txn, id))
+    }
+
+    /// Whether a block has a copy in a pack that is not condemned.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn has_location(&self, id: &BlockId) -> Result<bool, CatalogError> {
+        self.store.read(|tables, txn| has_copy(tables, txn, id))
+    }
+
+    /// Those of `ids`, in order, that have no copy in a pack that is not condemned. Holes need none. One view of the index
+    /// answers for all.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn without_location(&self, ids: &[BlockId]) -> Result<Vec<BlockId>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let mut missing = Vec::new();
+            for id in ids {
+                if !id.is_hole() && !has_copy(tables, txn, id)? {
+                    missing.push(*id);
+                }
+            }
+            Ok(missing)
+        })
+    }
+
+    /// Learns what an index fragment says. Absorbing it again changes nothing.
+    ///
+    /// # Errors
+    /// See [`CatalogError`]. The fragment counts as known only when all of it is.
+    pub fn absorb_fragment(&self, fragment: FragmentId, packs: &[PackContents]) -> Result<(), CatalogError> {
+        if self.knows_fragment(fragment)? {
+            return Ok(());
+        }
+        self.absorb(packs, |tables, txn| Ok(tables.fragments.put(txn, fragment.as_bytes(), &[])?))
+    }
+
+    /// Learns what packs hold without a fragment that says so: a rebuild from packs alone.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn absorb_packs(&self, packs: &[PackContents]) -> Result<(), CatalogError> {
+        self.absorb(packs, |_, _| Ok(()))
+    }
+
+    /// Learns many fragments at once, which is faster than one after the other.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn absorb_fragments(&self, fragments: &[(FragmentId, Vec<PackContents>)]) -> Result<(), CatalogError> {
+        let known = self.known_fragments()?;
+        let new: Vec<_> = fragments.iter().filter(|(fragment, _)| !known.contains(fragment)).collect();
+        let packs: Vec<_> = new.iter().flat_map(|(_, packs)| packs).collect();
+        self.absorb(&packs, |tables, txn| {
+            for (fragment, _) in &new {
+                tables.fragments.put(txn, fragment.as_bytes(), &[])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets that a fragment exists, when it is gone from the target; what it said stays.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn forget_fragment(&self, fragment: FragmentId) -> Result<(), CatalogError> {
+        self.store.write(|tables, txn| {
+            tables.fragments.delete(txn, fragment.as_bytes())?;
+            Ok(())
+        })
+    }
+
+    /// Whether a fragment has been absorbed.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn knows_fragment(&self, fragment: FragmentId) -> Result<bool, CatalogError> {
+        self.store.read(|tables, txn| Ok(tables.fragments.get(txn, fragment.as_bytes())?.is_some()))
+    }
+
+    /// Every fragment absorbed.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn known_fragments(&self) -> Result<BTreeSet<FragmentId>, CatalogError> {
+        self.store.read(fragments)
+    }
+
+    /// Every pack known, in the order in which they were learnt.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn packs(&self) -> Result<Vec<PackSummary>, CatalogError> {
+        self.store.read(|tables, txn| tables.packs.iter(txn)?.map(|row| PackSummary::decode(row?.1)).collect())
+    }
+
+    /// What the catalog knows of one pack.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn pack(&self, pack: &PackId) -> Result<Option<PackSummary>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let Some(number) = number_of(tables, txn, pack)? else { return Ok(None) };
+            summary(tables, txn, number).map(Some)
+        })
+    }
+
+    /// Puts packs and their blocks in bounded transactions, then `last` with the last of them. A crash in between leaves
+    /// entries that are true, and absorbing again completes them.
+    fn absorb<P: Borrow<PackContents>>(
+        &self,
+        packs: &[P],
+        last: impl Fn(&Tables, &mut RwTxn) -> Result<(), Fault>,
+    ) -> Result<(), CatalogError> {
+        let mut rows = rows_of(packs);
+        // Sorted as the table is, so that consecutive puts fall into the same page.
+        rows.sort_unstable_by_key(|(id, place)| (*id, place.pack, place.offset));
+        let mut chunks = rows.chunks(BLOCKS_PER_COMMIT).peekable();
+        loop {
+            let chunk = chunks.next().unwrap_or_default();
+            let is_last = chunks.peek().is_none();
+            self.store.write(|tables, txn| {
+                let numbers =
+                    packs.iter().map(|pack| enter(tables, txn, pack.borrow())).collect::<Result<Vec<_>, _>>()?;
+                for (id, place) in chunk {
+                    let place = Place { pack: numbers[place.pack as usize], ..*place };
+                    tables.locations.put(txn, id.as_bytes(), &place.encode())?;
+                }
+                if is_last { last(tables, txn) } else { Ok(()) }
+            })?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Blocks of packs as rows of `locations`, with the position in `packs` where the pack's number will stand.
+fn rows_of<P: Borrow<PackContents>>(packs: &[P]) -> Vec<(BlockId, Place)> {
+    let mut rows = Vec::with_capacity(packs.iter().map(|pack| pack.borrow().blocks.len()).sum());
+    for (position, pack) in (0..).zip(packs) {
+        let stored = pack.borrow().blocks.iter().filter(|block| !block.id.is_hole());
+        rows.extend(stored.map(|block| {
+            let (offset, frame_len, plain_len) = (block.offset, block.frame_len, block.plain_len);
+            (block.id, Place { pack: position, offset, frame_len, plain_len })
+        }));
+    }
+    rows
+}
+
+/// The number of a pack, which is entered when it is new.
+fn enter(tables: &Tables, txn: &mut RwTxn, contents: &PackContents) -> Result<u32, Fault> {
+    if let Some(number) = number_of(tables, txn, &contents.pack)? {
+        return Ok(number);
+    }
+    let number = match tables.packs.last(txn)? {
+        None => 0,
+        Some((key, _)) => u32::from_be_bytes(key::array(key, 0, "packs")?) + 1,
+    };
+    let summary = PackSummary {
+        pack: contents.pack,
+        kind: contents.kind,
+        size_bytes: contents.size_bytes,
+        block_count: u32::try_from(contents.blocks.len()).unwrap_or(u32::MAX),
+        // A condemned pack is dead for ever, whenever its entries arrive.
+        condemned: tables.condemned.get(txn, contents.pack.as_bytes())?.is_some(),
+    };
+    tables.packs.put(txn, &number.to_be_bytes(), &summary.encode())?;
+    tables.pack_numbers.put(txn, contents.pack.as_bytes(), &number.to_be_bytes())?;
+    Ok(number)
+}
+
+/// Marks a pack condemned in its row, when it has one.
+pub(super) fn condemn(tables: &Tables, txn: &mut RwTxn, pack: &PackId) -> Result<(), Fault> {
+    if let Some(number) = number_of(tables, txn, pack)? {
+        let condemned = PackSummary { condemned: true, ..summary(tables, txn, number)? };
+        tables.packs.put(txn, &number.to_be_bytes(), &condemned.encode())?;
+    }
+    Ok(())
+}
+
+pub(super) fn fragments(tables: &Tables, txn: &RoTxn) -> Result<BTreeSet<FragmentId>, Fault> {
+    let ids = tables.fragments.iter(txn)?;
+    ids.map(|row| Ok(FragmentId::from_bytes(key::array(row?.0, 0, "fragments")?))).collect()
+}
+
+fn number_of(tables: &Tables, txn: &RoTxn, pack: &PackId) -> Result<Option<u32>, Fault> {
+    let number = tables.pack_numbers.get(txn, pack.as_bytes())?;
+    number.map(|bytes| key::array(bytes, 0, "pack_numbers").map(u32::from_be_bytes)).transpose()
+}
+
+/// The row of a pack that something in the catalog points to.
+pub(super) fn summary(tables: &Tables, txn: &RoTxn, number: u32) -> Result<PackSummary, Fault> {
+    let row = tables.packs.get(txn, &number.to_be_bytes())?;
+    PackSummary::decode(row.ok_or_else(|| Fault::Corrupt(format!("pack number {number} has no row")))?)
+}
+
+fn copies(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<Vec<(Location, bool)>, Fault> {
+    let mut copies = Vec::new();
+    for row in tables.locations.get_duplicates(txn, id.as_bytes())?.into_iter().flatten() {
+        let place = Place::decode(row?.1)?;
+        let pack = summary(tables, txn, place.pack)?;
+        copies.push((place.locate(pack.pack), pack.condemned));
+    }
+    copies.sort_unstable();
+    Ok(copies)
+}
+
+fn live(copies: Vec<(Location, bool)>) -> Vec<Location> {
+    copies.into_iter().filter(|(_, condemned)| !condemned).map(|(location, _)| location).collect()
+}
+
+fn has_copy(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<bool, Fault> {
+    for row in tables.locations.get_duplicates(txn, id.as_bytes())?.into_iter().flatten() {
+        if !summary(tables, txn, Place::decode(row?.1)?.pack)?.condemned {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,132 @@
+//! The catalog: what this host knows of the target, in LMDB, shared by every process of the host.
+//!
+//! It is an index. Everything in it but a few local notes follows from the target and can be learnt again; nothing
+//! acknowledged lives here only. Each call reads or writes LMDB in one short transaction and keeps nothing in the process, so
+//! what one process writes the next call of any other sees. The tables are described in `tables.rs`, durability, growth
+//! and locking in `store.rs`.
+
+mod attributes;
+mod condemned;
+mod damage;
+mod dump;
+mod error;
+mod index;
+mod key;
+mod listed;
+mod local;
+mod lookup;
+mod names;
+mod records;
+mod store;
+mod tables;
+
+pub use attributes::Version;
+pub use dump::CatalogDump;
+pub use error::CatalogError;
+pub use index::PackSummary;
+pub use listed::VersionSummary;
+pub use local::META_KEY_MAX_BYTES;
+pub use names::Child;
+pub use records::KnownRecord;
+
+use crate::words::clock::{Clock, SystemClock};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use store::{Fault, Store};
+use tables::Tables;
+
+/// How the tables are laid out; another number means that this program cannot read them.
+const LAYOUT: u32 = 1;
+const LAYOUT_KEY: &[u8] = b"layout";
+
+/// An open catalog. Clones share it; one process opens a directory once. Not to be used across a fork.
+#[derive(Clone)]
+pub struct Catalog {
+    store: Arc<Store>,
+}
+
+/// How to open a catalog.
+pub struct CatalogOptions<'a> {
+    /// Address space to begin with; it grows by itself. A multiple of the page size.
+    pub initial_map_bytes: usize,
+    /// Where a new catalog's host id comes from.
+    pub clock: &'a dyn Clock,
+}
+
+impl Default for CatalogOptions<'_> {
+    fn default() -> Self {
+        Self { initial_map_bytes: store::INITIAL_MAP_BYTES, clock: &SystemClock }
+    }
+}
+
+impl Catalog {
+    /// Opens the catalog in `dir`; a new and empty one when there is none.
+    ///
+    /// # Errors
+    /// [`CatalogError::Busy`] when this process has it open already; [`CatalogError::Corrupt`] when it cannot be understood.
+    pub fn open(dir: &Path) -> Result<Self, CatalogError> {
+        Self::open_with(dir, &CatalogOptions::default())
+    }
+
+    /// Like [`Catalog::open`], with other than the usual options.
+    ///
+    /// # Errors
+    /// As [`Catalog::open`].
+    pub fn open_with(dir: &Path, options: &CatalogOptions) -> Result<Self, CatalogError> {
+        let catalog = Self { store: Arc::new(Store::open(dir, options.initial_map_bytes)?) };
+        catalog.check_layout()?;
+        catalog.make_host_id(options.clock)?;
+        Ok(catalog)
+    }
+
+    /// Empties everything that follows from the target, before it is learnt again. Other processes see an empty catalog until
+    /// then.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn clear(&self) -> Result<(), CatalogError> {
+        self.store.write(|tables, txn| {
+            tables.clear_derived(txn)?;
+            Ok(tables.facts.put(txn, LAYOUT_KEY, &LAYOUT.to_be_bytes())?)
+        })
+    }
+
+    /// Deletes the catalog in `dir`, damaged or not, with what was local in it.
+    ///
+    /// # Errors
+    /// [`CatalogError::Busy`] when this or another process has it open; [`CatalogError::Io`].
+    pub fn discard(dir: &Path) -> Result<(), CatalogError> {
+        store::discard(dir)
+    }
+
+    /// Bytes of the catalog's file and of the address space set aside for it.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn size_bytes(&self) -> Result<(u64, u64), CatalogError> {
+        self.store.sizes()
+    }
+
+    fn check_layout(&self) -> Result<(), CatalogError> {
+        let layout = self.store.read(layout)?;
+        if layout.is_none() {
+            self.store.write(|tables, txn| Ok(tables.facts.put(txn, LAYOUT_KEY, &LAYOUT.to_be_bytes())?))?;
+        }
+        match layout {
+            None | Some(LAYOUT) => Ok(()),
+            Some(other) => Err(self.store.describe(Fault::Corrupt(format!("its layout is {other}, not {LAYOUT}")))),
+        }
+    }
+}
+
+fn layout(tables: &Tables, txn: &heed::RoTxn) -> Result<Option<u32>, Fault> {
+    let bytes = tables.facts.get(txn, LAYOUT_KEY)?;
+    bytes.map(|bytes| key::array(bytes, 0, "facts").map(u32::from_be_bytes)).transpose()
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalog").field("dir", &self.store.dir()).finish()
+    }
+}

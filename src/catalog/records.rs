@@ -1,0 +1,224 @@
+//! Records, what is known of their confirmation, and tombstones.
+
+use crate::catalog::error::CatalogError;
+use crate::catalog::key::{self, RecordRow, rank};
+use crate::catalog::store::Fault;
+use crate::catalog::tables::Tables;
+use crate::catalog::{Catalog, attributes, listed};
+use crate::format;
+use crate::words::ids::Uid;
+use crate::words::record::{Record, RecordKind, Verdict};
+use heed::{RoTxn, RwTxn};
+use std::collections::BTreeSet;
+
+/// What can be said of a record without decoding it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KnownRecord {
+    /// Which.
+    pub uid: Uid,
+    /// What it stands for.
+    pub kind: RecordKind,
+    /// Whether it is confirmed.
+    pub verdict: Verdict,
+}
+
+impl Catalog {
+    /// Learns a record. Records are immutable: one that is known stays as it is. Its verdict only ever rises, from pending
+    /// over withdrawing to confirmed, because the objects that say so are never taken back: whoever read the target earlier
+    /// and writes later cannot hide what another process has confirmed meanwhile. A record with a tombstone is ignored.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn put_record(&self, record: &Record, verdict: Verdict) -> Result<(), CatalogError> {
+        self.put_all(&[(record, verdict)])
+    }
+
+    /// Learns several records in one transaction: other processes see all or none of them.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn put_records(&self, records: &[(Record, Verdict)]) -> Result<(), CatalogError> {
+        let records: Vec<_> = records.iter().map(|(record, verdict)| (record, *verdict)).collect();
+        self.put_all(&records)
+    }
+
+    fn put_all(&self, records: &[(&Record, Verdict)]) -> Result<(), CatalogError> {
+        let rows: Vec<_> = records.iter().map(|row| (row.0, row.1, format::record::encode(row.0))).collect();
+        self.store.write(|tables, txn| {
+            rows.iter().try_for_each(|(record, verdict, bytes)| put(tables, txn, record, *verdict, bytes))
+        })
+    }
+
+    /// Learns a verdict, which only ever rises (see [`Catalog::put_record`]). It may come before its record.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn set_verdict(&self, uid: Uid, verdict: Verdict) -> Result<(), CatalogError> {
+        self.store.write(|tables, txn| {
+            if has_tombstone(tables, txn, uid)? {
+                return Ok(());
+            }
+            raise(tables, txn, uid, verdict)
+        })
+    }
+
+    /// A record and its verdict.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn record(&self, uid: Uid) -> Result<Option<(Record, Verdict)>, CatalogError> {
+        self.store.read(|tables, txn| record(tables, txn, uid))
+    }
+
+    /// Forgets a record, its verdict and its attribute entries.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn remove_record(&self, uid: Uid) -> Result<(), CatalogError> {
+        self.store.write(|tables, txn| remove(tables, txn, uid))
+    }
+
+    /// Every record of a kind, whatever its verdict, in order of uid.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn records(&self, kind: RecordKind) -> Result<Vec<(Record, Verdict)>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let mut found = Vec::new();
+            for row in tables.records.iter(txn)? {
+                let row = RecordRow::decode(row?.1)?;
+                if let Some((_, _, bytes)) = row.record.filter(|(row_kind, ..)| *row_kind == kind) {
+                    found.push((decode(bytes)?, row.verdict));
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    /// Every record known, in order of uid, without reading more than that.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn known_records(&self) -> Result<Vec<KnownRecord>, CatalogError> {
+        self.store.read(known_records)
+    }
+
+    /// Whether there is nothing to learn from reading this record on the target: it is known, or it has a tombstone.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn is_known(&self, uid: Uid) -> Result<bool, CatalogError> {
+        self.store.read(|tables, txn| {
+            let known = row(tables, txn, uid)?.is_some_and(|row| row.record.is_some());
+            Ok(known || has_tombstone(tables, txn, uid)?)
+        })
+    }
+
+    /// Learns that a record was removed: it, its verdict and its entries are forgotten, and ignored when they arrive again.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn add_tombstone(&self, uid: Uid) -> Result<(), CatalogError> {
+        self.store.write(|tables, txn| {
+            if !has_tombstone(tables, txn, uid)? {
+                remove(tables, txn, uid)?;
+                tables.tombstones.put(txn, uid.as_bytes(), &[])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets a tombstone that is gone from the target.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn remove_tombstone(&self, uid: Uid) -> Result<(), CatalogError> {
+        self.store.write(|tables, txn| {
+            tables.tombstones.delete(txn, uid.as_bytes())?;
+            Ok(())
+        })
+    }
+
+    /// Whether a record is known to have been removed.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn has_tombstone(&self, uid: Uid) -> Result<bool, CatalogError> {
+        self.store.read(|tables, txn| has_tombstone(tables, txn, uid))
+    }
+
+    /// Every tombstone.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn tombstones(&self) -> Result<BTreeSet<Uid>, CatalogError> {
+        self.store.read(tombstones)
+    }
+}
+
+/// The row of a record, which may hold a verdict only.
+pub(super) fn row<'t>(tables: &Tables, txn: &'t RoTxn, uid: Uid) -> Result<Option<RecordRow<'t>>, Fault> {
+    tables.records.get(txn, uid.as_bytes())?.map(RecordRow::decode).transpose()
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Record, Fault> {
+    format::record::decode(bytes).map_err(|error| Fault::Corrupt(format!("a record: {error}")))
+}
+
+pub(super) fn record(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Option<(Record, Verdict)>, Fault> {
+    let Some(row) = row(tables, txn, uid)? else { return Ok(None) };
+    row.record.map(|(_, _, bytes)| Ok((decode(bytes)?, row.verdict))).transpose()
+}
+
+pub(super) fn known_records(tables: &Tables, txn: &RoTxn) -> Result<Vec<KnownRecord>, Fault> {
+    let mut known = Vec::new();
+    for row in tables.records.iter(txn)? {
+        let (uid, row) = row?;
+        let RecordRow { verdict, record } = RecordRow::decode(row)?;
+        if let Some((kind, ..)) = record {
+            known.push(KnownRecord { uid: Uid::from_bytes(key::array(uid, 0, "records")?), kind, verdict });
+        }
+    }
+    Ok(known)
+}
+
+pub(super) fn has_tombstone(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<bool, Fault> {
+    Ok(tables.tombstones.get(txn, uid.as_bytes())?.is_some())
+}
+
+pub(super) fn tombstones(tables: &Tables, txn: &RoTxn) -> Result<BTreeSet<Uid>, Fault> {
+    let uids = tables.tombstones.iter(txn)?;
+    uids.map(|row| Ok(Uid::from_bytes(key::array(row?.0, 0, "tombstones")?))).collect()
+}
+
+fn put(tables: &Tables, txn: &mut RwTxn, record: &Record, verdict: Verdict, bytes: &[u8]) -> Result<(), Fault> {
+    let known = row(tables, txn, record.uid)?;
+    if known.is_some_and(|row| row.record.is_some()) {
+        return raise(tables, txn, record.uid, verdict);
+    }
+    let known = known.map_or(Verdict::Pending, |row| row.verdict);
+    if has_tombstone(tables, txn, record.uid)? {
+        return Ok(());
+    }
+    let verdict = if rank(known) > rank(verdict) { known } else { verdict };
+    let row = RecordRow { verdict, record: Some((record.kind, record.created, bytes)) };
+    tables.records.put(txn, record.uid.as_bytes(), &row.encode())?;
+    listed::insert(tables, txn, record.uid)
+}
+
+fn raise(tables: &Tables, txn: &mut RwTxn, uid: Uid, verdict: Verdict) -> Result<(), Fault> {
+    let known = row(tables, txn, uid)?.unwrap_or(RecordRow { verdict: Verdict::Pending, record: None });
+    if rank(verdict) <= rank(known.verdict) {
+        return Ok(());
+    }
+    let raised = RecordRow { verdict, ..known }.encode();
+    tables.records.put(txn, uid.as_bytes(), &raised)?;
+    listed::insert(tables, txn, uid)
+}
+
+fn remove(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), Fault> {
+    listed::remove(tables, txn, uid)?;
+    attributes::remove_entries(tables, txn, uid)?;
+    tables.records.delete(txn, uid.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! The LMDB environment below the catalog: opening it, transactions, growth, and what is done when it fails.
+//!
+//! **Durability.** `MDB_NOMETASYNC`: a commit writes the changed pages, waits for them with one fdatasync, then writes the meta
+//! page that makes them the current state and does not wait for that. After a power cut either meta page is a whole state
+//! whose pages were all synced before it was written, and LMDB takes the newer one: the catalog is intact and at most its last
+//! commit is undone. Everything derived from the target is then learnt again by the next refresh, which is why half the cost
+//! of a commit may be saved. A page freed by commit N is reused by N+2 at the earliest, and the fdatasync of N+1 has carried
+//! the meta page of N to the disk by then, so the older state is never overwritten while it may be needed. What no target
+//! holds (hidden names, damage, the host id) is written by [`Store::write_durably`], which waits for the meta page too.
+//! `MDB_NOSYNC` would let the kernel write a meta page before the pages it points to: a power cut could leave garbage.
+//! `MDB_WRITEMAP` would turn a full disk into SIGBUS and let a stray pointer of this process write into the catalog.
+//!
+//! **Size.** The map has a fixed size in each process. A transaction that does not fit fails with `MDB_MAP_FULL`, one that
+//! begins after another process has grown the file beyond our map fails with `MDB_MAP_RESIZED`. Remapping moves the addresses
+//! that open transactions of this process hold, so every transaction runs under a read guard of `gate` and remapping
+//! takes the write guard. Both failures leave nothing behind; the job is run again, so jobs must be repeatable.
+//! No job may call the store again: a second guard in one thread can deadlock with a waiting writer, and a second read
+//! transaction has no reader slot.
+//!
+//! **Processes.** LMDB locks by thread and process: a process must not fork and use the catalog in the child. A reader or
+//! writer that was killed leaves a slot or a lock behind; the locks are robust mutexes, the slots are cleared on open.
+
+use crate::catalog::error::CatalogError;
+use crate::catalog::tables::Tables;
+use heed::{Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn};
+use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
+use parking_lot::RwLock;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Address space of a new catalog. It costs nothing until used, and doubles when it is full.
+pub(super) const INITIAL_MAP_BYTES: usize = 256 << 20;
+/// Concurrent read transactions of all processes together.
+const READERS_MAX: u32 = 1024;
+/// How often one call remaps or reopens before it gives up: doubling this often is beyond any address space.
+const RECOVERIES_MAX: u32 = 40;
+/// A short write reads as EIO from LMDB; with less than this free it was a full disk.
+const FULL_BELOW_BYTES: u64 = 1 << 20;
+
+/// Why a job failed, inside of this layer.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// LMDB or the system below it.
+    Lmdb(heed::Error),
+    /// What was read makes no sense.
+    Corrupt(String),
+}
+
+impl From<heed::Error> for Fault {
+    fn from(error: heed::Error) -> Self {
+        Self::Lmdb(error)
+    }
+}
+
+struct Opened {
+    env: Env,
+    tables: Tables,
+}
+
+/// An open environment and its tables.
+pub(super) struct Store {
+    dir: PathBuf,
+    initial_map_bytes: usize,
+    /// `None` after a failure that only closing and opening again can mend.
+    gate: RwLock<Option<Opened>>,
+}
+
+impl Store {
+    /// Opens the catalog in `dir`, making both when they do not exist.
+    pub(super) fn open(dir: &Path, initial_map_bytes: usize) -> Result<Self, CatalogError> {
+        let store = Self { dir: dir.to_owned(), initial_map_bytes, gate: RwLock::new(None) };
+        store.reopen()?;
+        Ok(store)
+    }
+
+    /// Where it lies.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Runs `job` in a read transaction.
+    pub(super) fn read<T>(&self, job: impl Fn(&Tables, &RoTxn) -> Result<T, Fault>) -> Result<T, CatalogError> {
+        self.attempt(|opened| {
+            let txn = opened.env.read_txn()?;
+            job(&opened.tables, &txn)
+        })
+    }
+
+    /// Runs `job` in a write transaction and commits it; nothing of it remains when it fails.
+    pub(super) fn write<T>(&self, job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>) -> Result<T, CatalogError> {
+        self.attempt(|opened| opened.write(&job))
+    }
+
+    /// Like [`Self::write`], and waits until no power cut can undo it.
+    pub(super) fn write_durably<T>(
+        &self,
+        job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>,
+    ) -> Result<T, CatalogError> {
+        self.attempt(|opened| {
+            let value = opened.write(&job)?;
+            opened.env.force_sync()?;
+            Ok(value)
+        })
+    }
+
+    /// Bytes of the file and of the map.
+    pub(super) fn sizes(&self) -> Result<(u64, u64), CatalogError> {
+        self.attempt(|opened| Ok((opened.env.real_disk_size()?, opened.env.info().map_size as u64)))
+    }
+
+    fn attempt<T>(&self, job: impl Fn(&Opened) -> Result<T, Fault>) -> Result<T, CatalogError> {
+        for _ in 0..RECOVERIES_MAX {
+            let guard = self.gate.read();
+            let Some(opened) = guard.as_ref() else {
+                drop(guard);
+                self.reopen()?;
+                continue;
+            };
+            let fault = match job(opened) {
+                Ok(value) => return Ok(value),
+                Err(fault) => fault,
+            };
+            let map_bytes = opened.env.info().map_size;
+            drop(guard);
+            self.recover(fault, map_bytes)?;
+        }
+        Err(CatalogError::Busy {
+            path: self.dir.clone(),
+            problem: "other processes make it grow faster than it is read",
+        })
+    }
+
+    /// Does what lets the failed job be run again; otherwise says what failed. `map_bytes` is what the job ran with.
+    fn recover(&self, fault: Fault, map_bytes: usize) -> Result<(), CatalogError> {
+        match fault {
+            Fault::Lmdb(heed::Error::Mdb(MdbError::MapFull)) => self.remap(map_bytes, map_bytes.saturating_mul(2)),
+            // Zero takes the size that the process which has grown the file wrote into it.
+            Fault::Lmdb(heed::Error::Mdb(MdbError::MapResized)) => self.remap(map_bytes, 0),
+            // A meta page could not be written. LMDB refuses everything until the environment is opened anew.
+            Fault::Lmdb(heed::Error::Mdb(MdbError::Panic)) => self.reopen(),
+            fault => Err(self.describe(fault)),
+        }
+    }
+
+    /// Changes the size of the map, unless another thread has done it since it was `seen_bytes`.
+    fn remap(&self, seen_bytes: usize, wanted_bytes: usize) -> Result<(), CatalogError> {
+        let mut gate = self.gate.write();
+        let Some(opened) = gate.as_ref().filter(|opened| opened.env.info().map_size == seen_bytes) else {
+            return Ok(());
+        };
+        // SAFETY: no transaction of this process is active: each one lives inside a read guard of `gate`.
+        let resized = unsafe { opened.env.resize(wanted_bytes) };
+        resized.map_err(|error| {
+            // The old map is gone. The next call opens the environment again.
+            *gate = None;
+            self.describe(error.into())
+        })
+    }
+
+    fn reopen(&self) -> Result<(), CatalogError> {
+        let mut gate = self.gate.write();
+        // Closed first: the same environment must not be open twice in one process.
+        *gate = None;
+        *gate = Some(Opened::open(&self.dir, self.initial_map_bytes).map_err(|fault| self.describe(fault))?);
+        Ok(())
+    }
+
+    /// The fault as callers see it.
+    pub(super) fn describe(&self, fault: Fault) -> CatalogError {
+        let path = self.dir.clone();
+        let problem = match fault {
+            Fault::Corrupt(problem) => problem,
+            Fault::Lmdb(heed::Error::Io(source)) if is_full(&source, &path) => return CatalogError::NoSpace { path },
+            Fault::Lmdb(heed::Error::Io(source)) => return CatalogError::Io { path, source },
+            Fault::Lmdb(heed::Error::EnvAlreadyOpened) => {
+                return CatalogError::Busy { path, problem: "it is already open in this process" };
+            }
+            Fault::Lmdb(heed::Error::Mdb(MdbError::ReadersFull)) => {
+                return CatalogError::Busy { path, problem: "all 1024 reader slots are taken" };
+            }
+            Fault::Lmdb(error) => error.to_string(),
+        };
+        CatalogError::Corrupt { path, problem }
+    }
+}
+
+impl Opened {
+    fn open(dir: &Path, initial_map_bytes: usize) -> Result<Self, Fault> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(heed::Error::Io)?;
+        let mut options = EnvOpenOptions::new();
+        options.max_readers(READERS_MAX).max_dbs(Tables::COUNT);
+        // SAFETY: the flags keep the file consistent (see the head of this file); the lock file stays in use. The file is
+        // private (mode 0600) and changed only through LMDB.
+        let env = unsafe { options.flags(EnvFlags::NO_META_SYNC | EnvFlags::NO_READ_AHEAD).open(dir)? };
+        lengthen(&env)?;
+        env.clear_stale_readers()?;
+        if env.info().map_size < initial_map_bytes {
+            // SAFETY: the environment was opened just now and has no transaction yet.
+            unsafe { env.resize(initial_map_bytes)? };
+        }
+        let tables = loop {
+            match Tables::open(&env) {
+                // SAFETY: the failed transaction has ended, and nobody else knows this environment yet.
+                Err(heed::Error::Mdb(MdbError::MapResized)) => unsafe { env.resize(0)? },
+                // SAFETY: likewise.
+                Err(heed::Error::Mdb(MdbError::MapFull)) => unsafe { env.resize(env.info().map_size * 2)? },
+                tables => break tables?,
+            }
+        };
+        Ok(Self { env, tables })
+    }
+
+    fn write<T>(&self, job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut txn = self.env.write_txn()?;
+        let value = job(&self.tables, &mut txn)?;
+        txn.commit()?;
+        Ok(value)
+    }
+}
+
+/// Makes a file that was cut off as long as its meta page says: reading a page beyond the end of a mapped file would kill the
+/// process with SIGBUS, an empty page is found out by LMDB. Never shortens, never overwrites, whatever other processes do.
+fn lengthen(env: &Env) -> Result<(), Fault> {
+    let page_bytes = u64::from(env.unnamed_database_stat().page_size);
+    let wanted_bytes = (env.info().last_page_number as u64 + 1) * page_bytes;
+    if env.real_disk_size()? < wanted_bytes {
+        let file = env.try_clone_inner_file()?;
+        let last =
+            i64::try_from(wanted_bytes - 1).map_err(|_| Fault::Corrupt("it claims an absurd size".to_owned()))?;
+        fallocate(file, FallocateFlags::empty(), last, 1).map_err(|errno| heed::Error::Io(errno.into()))?;
+    }
+    Ok(())
+}
+
+/// Whether an error means that the disk is full. LMDB reports a short write, which is how a disk fills up, as EIO.
+fn is_full(error: &io::Error, dir: &Path) -> bool {
+    match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => true,
+        Some(libc::EIO) => nix::sys::statvfs::statvfs(dir)
+            .is_ok_and(|fs| fs.blocks_available().saturating_mul(fs.fragment_size()) < FULL_BELOW_BYTES),
+        _ => false,
+    }
+}
+
+/// Deletes the catalog in `dir`, damaged or not, so that it can be built again.
+///
+/// # Errors
+/// [`CatalogError::Busy`] when it is open in this or another process; [`CatalogError::Io`].
+pub(super) fn discard(dir: &Path) -> Result<(), CatalogError> {
+    let path = dir.to_owned();
+    let busy = |problem| CatalogError::Busy { path: dir.to_owned(), problem };
+    let io = |source| CatalogError::Io { path: dir.to_owned(), source };
+    if path.canonicalize().is_ok_and(|path| heed::env_closing_event(path).is_some()) {
+        return Err(busy("it is open in this process"));
+    }
+    match File::options().write(true).open(path.join("lock.mdb")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(error)),
+        Ok(lock) => {
+            // Every process that has the environment open holds a shared lock on the first byte of this file.
+            let whole = libc::flock { l_type: libc::F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+            fcntl(&lock, FcntlArg::F_OFD_SETLK(&whole)).map_err(|_| busy("another process has it open"))?;
+            remove(&path.join("data.mdb")).and_then(|()| remove(&path.join("lock.mdb"))).map_err(io)?;
+        }
+    }
+    remove(&path.join("data.mdb")).map_err(io)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,108 @@
+//! Every table of the catalog: what its keys and values are, who scans it, and why its keys stand in that order.
+//!
+//! All integers are big endian, so that the order of bytes is the order of numbers. `time` is a [`Stamp`] as 8 bytes with the
+//! sign bit flipped. `uid`, `id` are raw bytes. Names of backups can be longer than an LMDB key (511 bytes), so no key holds
+//! one: they are paths in a tree of components.
+//!
+//! | table | key | value | who scans it, why this order |
+//! |---|---|---|---|
+//! | `packs` | number u32 | pack id 32, kind u8, state u8, size u64, blocks u32 | `packs` lists them; the last key gives the next number |
+//! | `pack_numbers` | pack id 32 | number u32 | absorbing: from a pack to its number; never scanned |
+//! | `locations` | block id 32, several values | pack number u32, offset u32, frame length u32, plain length u32 | all values of one block: where are its copies; a fragment is sorted by id before it is put, so neighbours share pages |
+//! | `fragments` | fragment id 16 | | `known_fragments`, compared with a listing of the target, which is sorted the same way |
+//! | `batches` | batch id 16 | | `known_batches` likewise; the fingerprint hashes them in this order |
+//! | `condemned` | pack id 32 | | the dump; otherwise looked up when a pack is first heard of |
+//! | `checked` | fingerprint 32, depth u8, root id 32 | | never; one list of condemned packs stands together |
+//! | `records` | uid 16 | verdict u8, kind u8 (0: only the verdict is known), time 8, record | `records` by kind, `find_by_prefix`: a range of uids is a range of keys |
+//! | `entries` | uid 16, lamport u64, entry id 16 | attribute entry | folding one version: the prefix is the version, the rest the order of folding |
+//! | `tombstones` | uid 16 | | `tombstones` |
+//! | `listed` | kind u8, time 8, uid 16 | the confirmed record with its folded attributes | listings of all versions (or drafts), oldest first, in one pass and without folding |
+//! | `nodes` | parent node u64, component | node u64, names u32, children u32 | a directory of names: its children are neighbours in order of bytes; node 0 is the root of versions, 1 of drafts |
+//! | `named` | node u64, time 8, uid 16 | standing u8 (1: complete) | the versions of one name, oldest first; the newest complete one from the end |
+//! | `tags` | tag, a zero byte, time 8, uid 16 | | the versions of one tag, oldest first; all tags by skipping from one to the next |
+//! | `facts` | text | next node number, layout of the catalog | never |
+//! | `damaged` | block id 32 | text: what is wrong with it | `damaged` |
+//! | `hidden` | SHA-256 of a name | the name | `hidden` |
+//! | `local` | text | host id, what callers keep | never |
+//!
+//! `damaged`, `hidden` and `local` are known on this host only; everything else follows from the target.
+//!
+//! [`Stamp`]: crate::words::stamp::Stamp
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, DatabaseFlags, Env, RwTxn};
+
+/// A table: bytes to bytes; keys and rows have their codecs in [`super::key`] and beside their users.
+pub(super) type Table = heed::Database<'static, Bytes, Bytes>;
+
+macro_rules! tables {
+    ($($field:ident $flags:expr;)*) => {
+        /// Handles of all tables.
+        #[derive(Clone, Copy)]
+        pub(super) struct Tables {
+            $(pub(super) $field: Table,)*
+        }
+
+        const SPECS: &[(&str, DatabaseFlags)] = &[$((stringify!($field), $flags),)*];
+
+        impl Tables {
+            /// How many there are.
+            pub(super) const COUNT: u32 = SPECS.len() as u32;
+
+            fn from_array([$($field),*]: [Table; SPECS.len()]) -> Self {
+                Self { $($field),* }
+            }
+        }
+    };
+}
+
+tables! {
+    packs DatabaseFlags::empty();
+    pack_numbers DatabaseFlags::empty();
+    locations DatabaseFlags::DUP_SORT.union(DatabaseFlags::DUP_FIXED);
+    fragments DatabaseFlags::empty();
+    batches DatabaseFlags::empty();
+    condemned DatabaseFlags::empty();
+    checked DatabaseFlags::empty();
+    records DatabaseFlags::empty();
+    entries DatabaseFlags::empty();
+    tombstones DatabaseFlags::empty();
+    listed DatabaseFlags::empty();
+    nodes DatabaseFlags::empty();
+    named DatabaseFlags::empty();
+    tags DatabaseFlags::empty();
+    facts DatabaseFlags::empty();
+    damaged DatabaseFlags::empty();
+    hidden DatabaseFlags::empty();
+    local DatabaseFlags::empty();
+}
+
+impl Tables {
+    /// Opens every table, making those that do not exist.
+    pub(super) fn open(env: &Env) -> heed::Result<Self> {
+        let tables = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
+            let mut tables = Vec::with_capacity(SPECS.len());
+            for (name, flags) in SPECS {
+                let mut options = opener.database_options().types::<Bytes, Bytes>();
+                tables.push(options.name(name).flags(*flags).create(txn)?);
+            }
+            let tables: [_; SPECS.len()] = tables.try_into().expect("one table for each name");
+            Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
+        })?;
+        Ok(Self::from_array(tables.unwrap_commit()))
+    }
+
+    /// Empties everything that follows from the target.
+    pub(super) fn clear_derived(&self, txn: &mut RwTxn) -> heed::Result<()> {
+        let Self { packs, pack_numbers, locations, fragments, batches, condemned, checked, records, entries, .. } =
+            self;
+        for table in [packs, pack_numbers, locations, fragments, batches, condemned, checked, records, entries] {
+            table.clear(txn)?;
+        }
+        let Self { tombstones, listed, nodes, named, tags, facts, .. } = self;
+        for table in [tombstones, listed, nodes, named, tags, facts] {
+            table.clear(txn)?;
+        }
+        Ok(())
+    }
+}
