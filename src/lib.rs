@@ -5,6 +5,7 @@
 //! `tests/architecture.rs` holds them to it, docs/architecture.md explains them.
 
 pub mod fs;
+pub mod fuse;
 pub mod image;
 pub mod words;
 
