@@ -17,7 +17,4 @@ pub mod repo;
 
 pub mod image;
 
-
-
-
-
+pub mod ops;

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// How a watched process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,6 +225,21 @@ fn drain(woken: &UnixStream) {
     while matches!((&*woken).read(&mut bytes), Ok(n) if n == bytes.len()) {}
 }
 
+/// Waits until a process has ended and its number is free again, at most for `patience`. Answers whether it has ended.
+pub fn wait_until_gone(process: ProcessId, patience: Duration) -> bool {
+    /// How long a parent may take to reap its child before we stop caring.
+    const REAPING: Duration = Duration::from_secs(1);
+    let Some(pidfd) = open_pidfd(process) else { return !process::is_running(process) };
+    let patience_ms = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    let ended = matches!(poll(&mut polled, PollTimeout::try_from(patience_ms).unwrap_or(PollTimeout::MAX)), Ok(1));
+    let deadline = Instant::now() + REAPING;
+    while ended && !matches!(process::remains(process), Remains::Gone) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
+    ended
+}
+
 /// A descriptor for the process itself, not for whoever has its number later.
 fn open_pidfd(process: ProcessId) -> Option<OwnedFd> {
     // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.
@@ -251,7 +267,6 @@ mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
     use std::sync::mpsc::{self, Receiver};
-    use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 

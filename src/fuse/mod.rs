@@ -1,0 +1,17 @@
+//! The edge to the kernel: mounting, the daemon, and the translation of requests. Decides nothing about files.
+
+mod adapter;
+mod background;
+mod convert;
+pub mod daemon;
+mod holders;
+mod invalidator;
+pub mod mount;
+mod mountinfo;
+pub mod options;
+pub mod pidfile;
+mod reply;
+pub mod umount;
+mod workers;
+
+pub use holders::Holders;
