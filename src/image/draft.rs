@@ -244,13 +244,7 @@ impl DraftImage {
     ///
     /// # Errors
     /// When the draft has failed, or a map node cannot be read.
-    pub fn graft(
-        self: &Arc<Self>,
-        source: &ImageReader,
-        from: u64,
-        to: u64,
-        len: u64,
-    ) -> Result<u64, RepoError> {
+    pub fn graft(self: &Arc<Self>, source: &ImageReader, from: u64, to: u64, len: u64) -> Result<u64, RepoError> {
         let block = self.size.bytes_u64();
         if source.image().block_size != self.size || from % block != 0 || to % block != 0 {
             return Ok(0);

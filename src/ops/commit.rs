@@ -33,11 +33,7 @@ pub struct Publication {
 /// # Errors
 /// [`RepoError::NameCollision`] when the name would have to be a file and a directory at once, and what
 /// [`Repository::publish`] says. Nothing is acknowledged then.
-pub fn publish_version(
-    repo: &Repository,
-    settled: &Settled,
-    publication: Publication,
-) -> Result<Record, RepoError> {
+pub fn publish_version(repo: &Repository, settled: &Settled, publication: Publication) -> Result<Record, RepoError> {
     let Publication { attributes, base, supersedes, draft, duration_ms, mut relatives } = publication;
     repo.check_name(&attributes.name)?;
     let newest = repo.catalog().versions_of(&attributes.name)?.last().map(|(created, _)| created.plus_millis(1));

@@ -37,7 +37,7 @@ impl Repository {
                 change: change.clone(),
             };
             let object = object_id(uid.as_bytes(), entry.entry.as_bytes());
-            let sealed = core.sealer.seal_object(FrameKind::AttributeEntry, object, &attribute::encode(&entry));
+            let sealed = core.sealer.seal_object(FrameKind::Attribute, object, &attribute::encode(&entry));
             core.target.put(&layout::attribute(uid, entry.entry), &[&sealed])?;
             core.catalog.add_entry(&entry)?;
         }

@@ -25,11 +25,7 @@ impl Repository {
     ///
     /// # Errors
     /// When a block is lost, or target or catalog fail.
-    pub fn check_image(
-        &self,
-        image: &ImageRef,
-        relatives: &[ImageRef],
-    ) -> Result<CondemnedFingerprint, RepoError> {
+    pub fn check_image(&self, image: &ImageRef, relatives: &[ImageRef]) -> Result<CondemnedFingerprint, RepoError> {
         loop {
             // First the index, then the whole list: a location learnt from the index and condemned since must be seen.
             self.learn_index()?;
@@ -39,7 +35,9 @@ impl Repository {
                 let depth = image.depth();
                 let good: Vec<BlockId> = relatives
                     .iter()
-                    .filter_map(|relative| walk.is_known_good(relative).map(|good| good.then_some(relative)).transpose())
+                    .filter_map(|relative| {
+                        walk.is_known_good(relative).map(|good| good.then_some(relative)).transpose()
+                    })
                     .collect::<Result<Vec<_>, _>>()?
                     .into_iter()
                     .filter_map(|relative| walk.align(relative, depth.root_level()).transpose())
@@ -73,7 +71,7 @@ impl Repository {
             let sealed = core.target.get(&info.key)?;
             let plain = core
                 .sealer
-                .open_object(FrameKind::CondemnedBatch, object_id(batch.as_bytes(), &[]), &sealed)
+                .open_object(FrameKind::Condemned, object_id(batch.as_bytes(), &[]), &sealed)
                 .map_err(RepoError::seal(info.key.as_str()))?;
             let packs = condemned::decode(&plain).map_err(RepoError::format(info.key.as_str()))?;
             core.catalog.absorb_batch(batch, &packs)?;

@@ -4,7 +4,6 @@ use crate::catalog::CatalogError;
 use crate::format::FormatError;
 use crate::seal::{KeyError, SealError};
 use crate::target::TargetError;
-use crate::words::geometry::BlockSizeError;
 use crate::words::ids::{BlockId, Uid};
 use std::sync::Arc;
 
@@ -45,7 +44,9 @@ pub enum RepoError {
         detail: String,
     },
     /// There is no repository at the target.
-    #[error("there is no backyfs repository at {target}: run `backyfs init`, or mount the target if it is a mountpoint")]
+    #[error(
+        "there is no backyfs repository at {target}: run `backyfs init`, or mount the target if it is a mountpoint"
+    )]
     NoRepository {
         /// The target.
         target: String,
@@ -56,14 +57,6 @@ pub enum RepoError {
         /// The target.
         target: String,
     },
-    /// The target holds something else.
-    #[error("{target} is not empty and not a backyfs repository (it holds {found}): choose an empty directory")]
-    Foreign {
-        /// The target.
-        target: String,
-        /// An example of what is there.
-        found: String,
-    },
     /// A collector withdrew the record while it was being confirmed.
     #[error("version {uid} was withdrawn by a collector before it was confirmed: copy it again")]
     Withdrawn {
@@ -71,7 +64,9 @@ pub enum RepoError {
         uid: Uid,
     },
     /// No version is meant by this text.
-    #[error("no version is called {spec:?}: give a uid, the beginning of one, NAME or NAME@2026-11-22 (see `backyfs ls`)")]
+    #[error(
+        "no version is called {spec:?}: give a uid, the beginning of one, NAME or NAME@2026-11-22 (see `backyfs ls`)"
+    )]
     NoSuchVersion {
         /// As given.
         spec: String,
@@ -128,12 +123,6 @@ impl From<CatalogError> for RepoError {
 impl From<KeyError> for RepoError {
     fn from(error: KeyError) -> Self {
         Self::Key(Arc::new(error))
-    }
-}
-
-impl From<BlockSizeError> for RepoError {
-    fn from(error: BlockSizeError) -> Self {
-        Self::Format { what: "block size".into(), source: Arc::new(FormatError::from(error)) }
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::{attribute, fragment, record};
-use crate::repo::publish::frame_kind;
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::target::TargetError;
 use crate::words::ids::{EntryId, Uid};
@@ -67,8 +66,7 @@ impl Core {
         let mut learned = false;
         for info in self.target.list(layout::INDEX)? {
             let Some(id) = layout::parse_fragment(&info.key).filter(|id| !known.contains(id)) else { continue };
-            let Some(plain) =
-                self.fetch(FrameKind::IndexFragment, &info.key, object_id(id.as_bytes(), &[]), unreadable)?
+            let Some(plain) = self.fetch(FrameKind::Fragment, &info.key, object_id(id.as_bytes(), &[]), unreadable)?
             else {
                 continue;
             };
@@ -95,7 +93,8 @@ impl Core {
 
     fn learn_records(&self, learned: &mut Learned) -> Result<(), RepoError> {
         for kind in RECORD_KINDS {
-            let mut known: HashSet<Uid> = self.catalog.record_uids(kind)?.into_iter().collect();
+            let records = self.catalog.known_records()?;
+            let mut known: HashSet<Uid> = records.into_iter().filter(|r| r.kind == kind).map(|r| r.uid).collect();
             for info in self.target.list(layout::records(kind))? {
                 let Some((_, uid)) = layout::parse_record(&info.key) else { continue };
                 if known.remove(&uid) {
@@ -107,7 +106,7 @@ impl Core {
                     continue;
                 }
                 let object = object_id(uid.as_bytes(), &[]);
-                let Some(plain) = self.fetch(frame_kind(kind), &info.key, object, &mut learned.unreadable)? else {
+                let Some(plain) = self.fetch(FrameKind::from(kind), &info.key, object, &mut learned.unreadable)? else {
                     continue;
                 };
                 match record::decode(&plain) {
@@ -133,11 +132,8 @@ impl Core {
     }
 
     fn learn_verdicts(&self) -> Result<(), RepoError> {
-        let mut pending = HashSet::new();
-        for kind in RECORD_KINDS {
-            let records = self.catalog.records(kind)?;
-            pending.extend(records.iter().filter(|(_, v)| *v != Verdict::Confirmed).map(|(record, _)| record.uid));
-        }
+        let records = self.catalog.known_records()?;
+        let pending: HashSet<Uid> = records.iter().filter(|r| r.verdict != Verdict::Confirmed).map(|r| r.uid).collect();
         if pending.is_empty() {
             return Ok(());
         }
@@ -158,15 +154,14 @@ impl Core {
     }
 
     fn learn_entries(&self, learned: &mut Learned) -> Result<(), RepoError> {
-        let known: HashSet<(Uid, EntryId)> = self.catalog.known_entries()?;
+        let known: HashSet<(Uid, EntryId)> = self.catalog.known_entries()?.into_iter().collect();
         for info in self.target.list(layout::ATTRIBUTES)? {
             let Some((uid, entry)) = layout::parse_attribute(&info.key) else { continue };
             if known.contains(&(uid, entry)) || self.catalog.has_tombstone(uid)? {
                 continue;
             }
             let object = object_id(uid.as_bytes(), entry.as_bytes());
-            let Some(plain) = self.fetch(FrameKind::AttributeEntry, &info.key, object, &mut learned.unreadable)?
-            else {
+            let Some(plain) = self.fetch(FrameKind::Attribute, &info.key, object, &mut learned.unreadable)? else {
                 continue;
             };
             match attribute::decode(&plain) {

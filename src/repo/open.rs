@@ -1,32 +1,20 @@
 //! Making and opening repositories.
 
 use crate::catalog::Catalog;
-use crate::format::layout;
-use crate::format::repository::RepositoryHeader;
+use crate::format::layout::{self, Object};
 use crate::repo::buffers::BufferPool;
 use crate::repo::cache::BlockCache;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
 use crate::repo::read::{Loads, ReadAhead};
 use crate::repo::{Core, MemoryPlan, RepoError, Repository};
-use crate::seal::keys::{self, Secret};
+use crate::seal::recovery::RecoveryKey;
+use crate::seal::{Secret, keys};
 use crate::target::{Put, Target, TargetError};
 use crate::words::clock::Clock;
-use crate::words::geometry::BlockSize;
 use crate::words::monitor::Monitor;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// What a new repository is to be like.
-#[derive(Debug, Clone, Copy)]
-pub struct Parameters {
-    /// Bytes per block.
-    pub block_size: BlockSize,
-    /// zstd level, -7 to 19.
-    pub zstd_level: i32,
-    /// Bytes at which a pack is closed.
-    pub pack_bytes: u32,
-}
 
 /// What opening needs.
 pub struct Settings {
@@ -46,34 +34,15 @@ pub struct Settings {
     pub workers: usize,
 }
 
-/// What `create` made.
-pub struct Created {
-    /// Opens the repository when everything else is lost; shown once.
-    pub recovery_key: String,
-}
-
 /// Reads the header of the repository at a target.
 ///
 /// # Errors
 /// [`RepoError::NoRepository`], [`RepoError::Foreign`], or when the target cannot be reached.
 fn read_header(target: &dyn Target) -> Result<Vec<u8>, RepoError> {
-    match target.get(&layout::header()) {
-        Ok(bytes) => Ok(bytes),
-        Err(TargetError::NotFound { .. }) => Err(match foreign(target)? {
-            Some(found) => RepoError::Foreign { target: target.describe(), found },
-            None => RepoError::NoRepository { target: target.describe() },
-        }),
-        // A directory that lacks everything cannot be told from one that is not mounted: say both.
-        Err(TargetError::Unreachable { .. }) if foreign(target).is_ok_and(|found| found.is_some()) => {
-            Err(RepoError::Foreign { target: target.describe(), found: foreign(target)?.unwrap_or_default() })
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The name of something at the target that is not ours.
-fn foreign(target: &dyn Target) -> Result<Option<String>, RepoError> {
-    Ok(target.foreign()?)
+    target.get(&layout::header()).map_err(|error| match error {
+        TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
+        error => error.into(),
+    })
 }
 
 impl Repository {
@@ -85,23 +54,22 @@ impl Repository {
     pub fn create(
         target: &dyn Target,
         secrets: &[Secret],
-        parameters: &Parameters,
-        clock: &dyn Clock,
-    ) -> Result<Created, RepoError> {
-        match read_header(target) {
-            Ok(_) => return Err(RepoError::AlreadyExists { target: target.describe() }),
-            Err(error @ RepoError::Foreign { .. }) => return Err(error),
-            Err(RepoError::NoRepository { .. } | RepoError::Target(_)) => {}
-            Err(error) => return Err(error),
+        settings: &keys::Settings,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<RecoveryKey, RepoError> {
+        let exists = || RepoError::AlreadyExists { target: target.describe() };
+        if target.get(&layout::header()).is_ok() {
+            return Err(exists());
         }
-        let made = keys::create(secrets, parameters.into(), clock)?;
+        let made = keys::create(settings, secrets, clock)?;
         target.prepare()?;
-        for (key, bytes) in &made.objects {
+        for (key, bytes) in &made.keys {
             target.put(key, &[bytes])?;
         }
-        match target.put_new(&layout::header(), &[&made.header])? {
-            Put::Created => Ok(Created { recovery_key: made.recovery_key }),
-            Put::Exists => Err(RepoError::AlreadyExists { target: target.describe() }),
+        let (key, header) = &made.header;
+        match target.put_new(key, &[header])? {
+            Put::Created => Ok(made.recovery),
+            Put::Exists => Err(exists()),
         }
     }
 
@@ -116,20 +84,18 @@ impl Repository {
         let mut slots = Vec::new();
         let mut rings = Vec::new();
         for info in target.list(layout::KEYS)? {
-            if layout::parse_slot(&info.key).is_some() {
-                slots.push(target.get(&info.key)?);
-            } else if layout::parse_ring(&info.key).is_some() {
-                rings.push(target.get(&info.key)?);
+            match layout::parse(&info.key) {
+                Some(Object::Slot(_)) => slots.push(target.get(&info.key)?),
+                Some(Object::Ring(_)) => rings.push(target.get(&info.key)?),
+                _ => {}
             }
         }
-        let (header, sealer): (RepositoryHeader, Sealer) = keys::unlock(&header_bytes, &slots, &rings, &secret)?;
-        let sealer = Arc::new(sealer);
+        let sealer = Arc::new(keys::unlock(&header_bytes, &slots, &rings, &secret, &clock)?);
+        let header = sealer.header().clone();
         let state_dir = state_dir.join(header.repo.to_string());
-        std::fs::create_dir_all(&state_dir).map_err(|source| RepoError::State {
-            path: state_dir.display().to_string(),
-            source: Arc::new(source),
-        })?;
-        let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);
+        std::fs::create_dir_all(&state_dir)
+            .map_err(|source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) })?;
+        let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"))?);
         let host = catalog.host_id()?;
         let memory = MemoryPlan::divide(memory_bytes);
         let pack_bytes = usize::try_from(header.pack_size_bytes).unwrap_or(usize::MAX);
@@ -160,7 +126,8 @@ impl Repository {
         let depth = (memory.pipeline / 2 / block).clamp(2, 256);
         Ok(Arc::new(Self {
             pipeline: Pipeline::start(&core, workers, depth).map_err(threads)?,
-            read_ahead: ReadAhead::start(&core, workers, (memory.block_cache / 2 / block).clamp(1, 64)).map_err(threads)?,
+            read_ahead: ReadAhead::start(&core, workers, (memory.block_cache / 2 / block).clamp(1, 64))
+                .map_err(threads)?,
             buffers: BufferPool::new(block, (memory.pipeline / block).clamp(4, 1024)),
             core,
             memory,

@@ -6,9 +6,9 @@
 //! failure stays on record under the pack's number, so that every draft that used it learns of it.
 
 use crate::catalog::Catalog;
+use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::{fragment, pack};
-use crate::format::frame::FrameKind;
 use crate::repo::error::RepoError;
 use crate::seal::Sealer;
 use crate::target::Target;
@@ -244,7 +244,7 @@ impl Shared {
                 BlockKind::Map => Vec::new(),
             };
             bytes.clear();
-            bytes.extend_from_slice(&pack::header(&self.parts.sealer.repo_id(), kind));
+            bytes.extend_from_slice(&pack::header(&self.parts.sealer.repo(), kind));
             OpenPack { no, kind, bytes, blocks: Vec::new() }
         })
     }
@@ -334,7 +334,7 @@ impl Shared {
         let parts = &self.parts;
         let id: FragmentId = parts.clock.fragment_id();
         let sealed = parts.sealer.seal_object(
-            FrameKind::IndexFragment,
+            FrameKind::Fragment,
             crate::repo::object_id(id.as_bytes(), &[]),
             &fragment::encode(&packs),
         );
@@ -342,9 +342,9 @@ impl Shared {
         parts.monitor.count(Counter::FragmentsPut, 1);
         parts.catalog.absorb_fragment(id, &packs)?;
         // These blocks now have a good copy, whatever became of an earlier one.
-        if parts.catalog.any_damaged()? {
-            for block in packs.iter().flat_map(|pack| &pack.blocks) {
-                parts.catalog.clear_damaged(&block.id)?;
+        for (id, _) in parts.catalog.damaged()? {
+            if packs.iter().any(|pack| pack.blocks.iter().any(|block| block.id == id)) {
+                parts.catalog.clear_damaged(&id)?;
             }
         }
         Ok(())

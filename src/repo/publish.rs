@@ -6,16 +6,7 @@ use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::target::TargetError;
 use crate::words::ids::Uid;
 use crate::words::monitor::Counter;
-use crate::words::record::{ImageRef, Record, RecordKind, Verdict};
-
-/// The frame kind of a record.
-pub(crate) const fn frame_kind(kind: RecordKind) -> FrameKind {
-    match kind {
-        RecordKind::Version => FrameKind::VersionRecord,
-        RecordKind::Draft => FrameKind::DraftRecord,
-        RecordKind::Pin => FrameKind::Pin,
-    }
-}
+use crate::words::record::{ImageRef, Record, Verdict};
 
 impl Repository {
     /// Publishes a record whose blocks are durable and indexed (see [`Repository::flush_packs`]).
@@ -32,7 +23,7 @@ impl Repository {
         let core = &self.core;
         let key = layout::record(record.kind, record.uid);
         let object = object_id(record.uid.as_bytes(), &[]);
-        let sealed = core.sealer.seal_object(frame_kind(record.kind), object, &record::encode(record));
+        let sealed = core.sealer.seal_object(FrameKind::from(record.kind), object, &record::encode(record));
         core.target.put(&key, &[&sealed])?;
         core.monitor.count(Counter::RecordsPut, 1);
         core.catalog.put_record(record, Verdict::Pending)?;

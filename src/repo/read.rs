@@ -71,12 +71,12 @@ impl Core {
                         .open_block_into(kind, id, &frame, plain)
                         .map_err(RepoError::seal(format!("block {id}")));
                 }
-                Some(Pending::Stored(location)) => return self.read_copies(kind, id, &[location], plain),
+                Some(Pending::Stored(location)) => return self.read_copies(kind, id, [location], plain),
                 None => {}
             }
             let copies = self.catalog.all_locations(id)?;
             if !copies.is_empty() {
-                return self.read_copies(kind, id, &copies, plain);
+                return self.read_copies(kind, id, copies.into_iter().map(|(copy, _)| copy), plain);
             }
         }
         Err(RepoError::Damaged { id: *id, detail: "the index knows no copy of it".into() })
@@ -87,17 +87,18 @@ impl Core {
         &self,
         kind: BlockKind,
         id: &BlockId,
-        copies: &[Location],
+        copies: impl IntoIterator<Item = Location>,
         plain: &mut Vec<u8>,
     ) -> Result<(), RepoError> {
         let mut detail = String::new();
         for location in copies {
-            match self.read_copy(kind, id, location, plain) {
+            match self.read_copy(kind, id, &location, plain) {
                 Ok(()) => return Ok(()),
                 Err(error @ RepoError::Target(_)) if !is_loss(&error) => return Err(error),
                 Err(error) => {
                     let comma = if detail.is_empty() { "" } else { "; " };
-                    let _ = write!(detail, "{comma}{} offset {}: {error}", layout::pack(location.pack), location.offset);
+                    let _ =
+                        write!(detail, "{comma}{} offset {}: {error}", layout::pack(location.pack), location.offset);
                 }
             }
         }

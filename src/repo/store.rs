@@ -79,9 +79,7 @@ impl Core {
         FRAME.with_borrow_mut(|frame| {
             frame.clear();
             let level = self.header.zstd_level;
-            self.sealer
-                .seal_block(kind, &id, plain, level, frame)
-                .map_err(RepoError::seal(format!("block {id}")))?;
+            self.sealer.seal_block(kind, &id, plain, level, frame).map_err(RepoError::seal(format!("block {id}")))?;
             let plain_len = u32::try_from(plain.len()).expect("a block is at most 4 MiB");
             let (no, added) = self.packer.append(kind, id, frame, plain_len)?;
             if !added {
@@ -95,7 +93,7 @@ impl Core {
 
     /// Never deduplicate against a block that is known to be bad.
     fn is_damaged(&self, id: &BlockId) -> Result<bool, RepoError> {
-        Ok(self.catalog.any_damaged()? && self.catalog.is_damaged(id)?)
+        Ok(self.catalog.is_damaged(id)?)
     }
 }
 
