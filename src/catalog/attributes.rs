@@ -9,6 +9,7 @@ use crate::words::attribute::{AttributeEntry, Attributes, fold};
 use crate::words::ids::{EntryId, Uid};
 use crate::words::record::{Record, RecordKind, Verdict};
 use heed::{RoTxn, RwTxn};
+use std::collections::HashSet;
 
 /// A version as it stands: the record and what has been said of it since.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +60,17 @@ impl Catalog {
         self.store.read(|tables, txn| entries(tables, txn, uid))
     }
 
-    /// Every entry known, by version, without reading more than that.
+    /// Every entry known, without reading more than that.
     ///
     /// # Errors
     /// See [`CatalogError`].
-    pub fn known_entries(&self) -> Result<Vec<(Uid, EntryId)>, CatalogError> {
+    pub fn known_entries(&self) -> Result<HashSet<(Uid, EntryId)>, CatalogError> {
         self.store.read(|tables, txn| {
-            let mut known = Vec::new();
+            let mut known = HashSet::new();
             for row in tables.entries.iter(txn)? {
                 let key = row?.0;
                 let uid = Uid::from_bytes(key::array(key, 0, "entries")?);
-                known.push((uid, EntryId::from_bytes(key::array(key, 24, "entries")?)));
+                known.insert((uid, EntryId::from_bytes(key::array(key, 24, "entries")?)));
             }
             Ok(known)
         })

@@ -25,11 +25,22 @@ impl Catalog {
         self.store.read(|tables, txn| Ok(tables.damaged.get(txn, id.as_bytes())?.is_some()))
     }
 
-    /// Forgets damage, after the block was stored again.
+    /// Whether any block is known to be damaged: nearly always not, and then nothing else need be asked.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn any_damaged(&self) -> Result<bool, CatalogError> {
+        self.store.read(|tables, txn| Ok(!tables.damaged.is_empty(txn)?))
+    }
+
+    /// Forgets damage, after the block was stored again. Costs no commit when there was none.
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub fn clear_damaged(&self, id: &BlockId) -> Result<(), CatalogError> {
+        if !self.is_damaged(id)? {
+            return Ok(());
+        }
         self.store.write_durably(|tables, txn| {
             tables.damaged.delete(txn, id.as_bytes())?;
             Ok(())

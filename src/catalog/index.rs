@@ -63,15 +63,18 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn locations(&self, id: &BlockId) -> Result<Vec<Location>, CatalogError> {
-        self.store.read(|tables, txn| Ok(live(copies(tables, txn, id)?)))
+        self.store.read(|tables, txn| {
+            let live = copies(tables, txn, id)?.into_iter().filter(|(condemned, _)| !condemned);
+            Ok(live.map(|(_, location)| location).collect())
+        })
     }
 
-    /// Every copy of a block and whether its pack is condemned, lowest pack id first.
+    /// Every copy of a block: those of [`Catalog::locations`], then those in condemned packs, which may still be readable.
     ///
     /// # Errors
     /// See [`CatalogError`].
-    pub fn all_locations(&self, id: &BlockId) -> Result<Vec<(Location, bool)>, CatalogError> {
-        self.store.read(|tables, txn| copies(tables, txn, id))
+    pub fn all_locations(&self, id: &BlockId) -> Result<Vec<Location>, CatalogError> {
+        self.store.read(|tables, txn| Ok(copies(tables, txn, id)?.into_iter().map(|(_, location)| location).collect()))
     }
 
     /// Whether a block has a copy in a pack that is not condemned.
@@ -270,19 +273,16 @@ pub(super) fn summary(tables: &Tables, txn: &RoTxn, number: u32) -> Result<PackS
     PackSummary::decode(row.ok_or_else(|| Fault::Corrupt(format!("pack number {number} has no row")))?)
 }
 
-fn copies(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<Vec<(Location, bool)>, Fault> {
+/// All copies, each with whether its pack is condemned: those that are not come first.
+fn copies(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<Vec<(bool, Location)>, Fault> {
     let mut copies = Vec::new();
     for row in tables.locations.get_duplicates(txn, id.as_bytes())?.into_iter().flatten() {
         let place = Place::decode(row?.1)?;
         let pack = summary(tables, txn, place.pack)?;
-        copies.push((place.locate(pack.pack), pack.condemned));
+        copies.push((pack.condemned, place.locate(pack.pack)));
     }
     copies.sort_unstable();
     Ok(copies)
-}
-
-fn live(copies: Vec<(Location, bool)>) -> Vec<Location> {
-    copies.into_iter().filter(|(_, condemned)| !condemned).map(|(location, _)| location).collect()
 }
 
 fn has_copy(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<bool, Fault> {

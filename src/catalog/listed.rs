@@ -93,12 +93,8 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn version_summary(&self, uid: Uid) -> Result<Option<VersionSummary>, CatalogError> {
         self.store.read(|tables, txn| {
-            let Some(key) = key_of(tables, txn, uid)?.filter(|key| key[0] == key::kind_byte(RecordKind::Version))
-            else {
-                return Ok(None);
-            };
-            let row = tables.listed.get(txn, &key)?;
-            row.map(|row| Ok(VersionSummary::from_listed(records::decode(row)?))).transpose()
+            let version = get(tables, txn, uid)?.filter(|record| record.kind == RecordKind::Version);
+            Ok(version.map(VersionSummary::from_listed))
         })
     }
 }
@@ -107,6 +103,12 @@ impl Catalog {
 fn key_of(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Option<[u8; 25]>, Fault> {
     let record = records::row(tables, txn, uid)?.and_then(|row| row.record);
     Ok(record.map(|(kind, created, _)| key::listed(kind, created, uid)))
+}
+
+/// A listed record with its folded attributes.
+pub(super) fn get(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Option<Record>, Fault> {
+    let Some(key) = key_of(tables, txn, uid)? else { return Ok(None) };
+    tables.listed.get(txn, &key)?.map(records::decode).transpose()
 }
 
 /// Lists a record anew after anything about it has changed, when it is to be listed at all.

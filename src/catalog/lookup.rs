@@ -5,7 +5,7 @@ use crate::catalog::key::{self, RecordRow};
 use crate::catalog::names::{self, Child, Tree};
 use crate::catalog::store::Fault;
 use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, records};
+use crate::catalog::{Catalog, listed, records};
 use crate::words::ids::Uid;
 use crate::words::name::{Name, check_tag};
 use crate::words::record::{Record, RecordKind, Verdict};
@@ -70,18 +70,29 @@ impl Catalog {
         self.store.read(|tables, txn| names::children(tables, txn, Tree::Versions, dir))
     }
 
-    /// The newest confirmed draft record of a name.
+    /// The newest confirmed draft record of a name, with its attributes as they stand.
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub fn draft_of(&self, name: &Name) -> Result<Option<Record>, CatalogError> {
         self.store.read(|tables, txn| {
             let Some(uid) = newest(tables, txn, Tree::Drafts, name, |_| true)? else { return Ok(None) };
-            Ok(records::record(tables, txn, uid)?.map(|(record, _)| record))
+            listed::get(tables, txn, uid)
         })
     }
 
-    /// All confirmed draft records of a name, oldest first.
+    /// All confirmed draft records, oldest first, with their attributes as they stand.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn drafts(&self) -> Result<Vec<Record>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let rows = tables.listed.prefix_iter(txn, &[key::kind_byte(RecordKind::Draft)])?;
+            rows.map(|row| records::decode(row?.1)).collect()
+        })
+    }
+
+    /// The uids of all confirmed draft records of a name, oldest first.
     ///
     /// # Errors
     /// See [`CatalogError`].

@@ -29,7 +29,7 @@ pub use local::META_KEY_MAX_BYTES;
 pub use names::Child;
 pub use records::KnownRecord;
 
-use crate::words::clock::{Clock, SystemClock};
+use crate::words::clock::Clock;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,37 +46,23 @@ pub struct Catalog {
     store: Arc<Store>,
 }
 
-/// How to open a catalog.
-pub struct CatalogOptions<'a> {
-    /// Address space to begin with; it grows by itself. A multiple of the page size.
-    pub initial_map_bytes: usize,
-    /// Where a new catalog's host id comes from.
-    pub clock: &'a dyn Clock,
-}
-
-impl Default for CatalogOptions<'_> {
-    fn default() -> Self {
-        Self { initial_map_bytes: store::INITIAL_MAP_BYTES, clock: &SystemClock }
-    }
-}
-
 impl Catalog {
-    /// Opens the catalog in `dir`; a new and empty one when there is none.
+    /// Opens the catalog in `dir`; a new and empty one when there is none, whose host id comes from `clock`.
     ///
     /// # Errors
     /// [`CatalogError::Busy`] when this process has it open already; [`CatalogError::Corrupt`] when it cannot be understood.
-    pub fn open(dir: &Path) -> Result<Self, CatalogError> {
-        Self::open_with(dir, &CatalogOptions::default())
+    pub fn open(dir: &Path, clock: &dyn Clock) -> Result<Self, CatalogError> {
+        Self::open_with_map(dir, clock, store::INITIAL_MAP_BYTES)
     }
 
-    /// Like [`Catalog::open`], with other than the usual options.
+    /// Like [`Catalog::open`], with another address space to begin with: a multiple of the page size.
     ///
     /// # Errors
     /// As [`Catalog::open`].
-    pub fn open_with(dir: &Path, options: &CatalogOptions) -> Result<Self, CatalogError> {
-        let catalog = Self { store: Arc::new(Store::open(dir, options.initial_map_bytes)?) };
+    pub fn open_with_map(dir: &Path, clock: &dyn Clock, initial_map_bytes: usize) -> Result<Self, CatalogError> {
+        let catalog = Self { store: Arc::new(Store::open(dir, initial_map_bytes)?) };
         catalog.check_layout()?;
-        catalog.make_host_id(options.clock)?;
+        catalog.make_host_id(clock)?;
         Ok(catalog)
     }
 

@@ -75,7 +75,12 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn remove_record(&self, uid: Uid) -> Result<(), CatalogError> {
-        self.store.write(|tables, txn| remove(tables, txn, uid))
+        self.store.write(|tables, txn| {
+            listed::remove(tables, txn, uid)?;
+            attributes::remove_entries(tables, txn, uid)?;
+            tables.records.delete(txn, uid.as_bytes())?;
+            Ok(())
+        })
     }
 
     /// Every record of a kind, whatever its verdict, in order of uid.
@@ -93,6 +98,15 @@ impl Catalog {
             }
             Ok(found)
         })
+    }
+
+    /// The uids of all records of a kind, whatever their verdict, in order.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn record_uids(&self, kind: RecordKind) -> Result<Vec<Uid>, CatalogError> {
+        let known = self.known_records()?.into_iter();
+        Ok(known.filter(|known| known.kind == kind).map(|known| known.uid).collect())
     }
 
     /// Every record known, in order of uid, without reading more than that.
@@ -114,14 +128,16 @@ impl Catalog {
         })
     }
 
-    /// Learns that a record was removed: it, its verdict and its entries are forgotten, and ignored when they arrive again.
+    /// Learns that a record was removed: it and its verdict are forgotten, and ignored when they arrive again. Entries that
+    /// are known stay until [`Catalog::remove_record`], so that whoever finishes the removal knows what to delete.
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub fn add_tombstone(&self, uid: Uid) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
             if !has_tombstone(tables, txn, uid)? {
-                remove(tables, txn, uid)?;
+                listed::remove(tables, txn, uid)?;
+                tables.records.delete(txn, uid.as_bytes())?;
                 tables.tombstones.put(txn, uid.as_bytes(), &[])?;
             }
             Ok(())
@@ -214,11 +230,4 @@ fn raise(tables: &Tables, txn: &mut RwTxn, uid: Uid, verdict: Verdict) -> Result
     let raised = RecordRow { verdict, ..known }.encode();
     tables.records.put(txn, uid.as_bytes(), &raised)?;
     listed::insert(tables, txn, uid)
-}
-
-fn remove(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), Fault> {
-    listed::remove(tables, txn, uid)?;
-    attributes::remove_entries(tables, txn, uid)?;
-    tables.records.delete(txn, uid.as_bytes())?;
-    Ok(())
 }

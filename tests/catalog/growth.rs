@@ -1,7 +1,7 @@
 //! Growing by itself, and a full disk below it.
 
 use crate::samples::{block, name, pack, record, uid};
-use backyfs::catalog::{Catalog, CatalogError, CatalogOptions};
+use backyfs::catalog::{Catalog, CatalogError};
 use backyfs::words::clock::SystemClock;
 use backyfs::words::ids::FragmentId;
 use backyfs::words::record::{RecordKind, Verdict};
@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::path::Path;
 
 fn open(dir: &Path, initial_map_bytes: usize) -> Catalog {
-    Catalog::open_with(dir, &CatalogOptions { initial_map_bytes, clock: &SystemClock }).unwrap()
+    Catalog::open_with_map(dir, &SystemClock, initial_map_bytes).unwrap()
 }
 
 #[test]
@@ -60,7 +60,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_is_said_and_harms_nothing() {
     let Some(disk) = SmallDisk::new("3m") else { return };
     let dir = disk.0.path().join("catalog");
-    let catalog = Catalog::open(&dir).unwrap();
+    let catalog = Catalog::open(&dir, &SystemClock).unwrap();
     catalog.put_record(&record(1, RecordKind::Version, "vm", 0), Verdict::Confirmed).unwrap();
     let mut stored = 0;
     let error = loop {
@@ -90,6 +90,6 @@ fn a_full_disk_is_said_and_harms_nothing() {
     catalog.absorb_packs(&[pack(stored, stored * 500..stored * 500 + 500)]).unwrap();
     assert!(catalog.has_location(&block(stored * 500 + 499)).unwrap());
     drop(catalog);
-    let catalog = Catalog::open(&dir).unwrap();
+    let catalog = Catalog::open(&dir, &SystemClock).unwrap();
     assert_eq!(catalog.version_uids().unwrap(), [uid(1), uid(2)]);
 }

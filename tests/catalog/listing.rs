@@ -3,6 +3,7 @@
 use crate::samples::{entry, name, record};
 use backyfs::catalog::Catalog;
 use backyfs::words::attribute::AttributeChange;
+use backyfs::words::clock::SystemClock;
 use backyfs::words::record::{RecordKind, Verdict};
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ pub const VERSIONS: u64 = 10_000;
 
 /// A catalog with many versions of many names; every tenth has entries.
 pub fn filled(dir: &std::path::Path) -> Catalog {
-    let catalog = Catalog::open(dir).unwrap();
+    let catalog = Catalog::open(dir, &SystemClock).unwrap();
     let records: Vec<_> = (0..VERSIONS)
         .map(|number| {
             let mut record = record(number, RecordKind::Version, &format!("host{}/vm", number % 100), number as i64);

@@ -3,6 +3,7 @@
 use crate::samples::{START_MS, block, entry, name, pack, pack_id, record, uid};
 use backyfs::catalog::{Catalog, CatalogError};
 use backyfs::words::attribute::AttributeChange;
+use backyfs::words::clock::SystemClock;
 use backyfs::words::geometry::MapDepth;
 use backyfs::words::ids::{BatchId, BlockId, FragmentId};
 use backyfs::words::record::{RecordKind, Verdict};
@@ -11,7 +12,7 @@ use std::fs;
 
 fn new() -> (tempfile::TempDir, Catalog) {
     let dir = tempfile::tempdir().unwrap();
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path(), &SystemClock).unwrap();
     (dir, catalog)
 }
 
@@ -40,7 +41,11 @@ fn a_record_with_a_tombstone_is_never_listed() {
     assert_eq!(catalog.version_uids().unwrap(), [uid(2)]);
     assert!(catalog.version(uid(1)).unwrap().is_none() && catalog.entries(uid(1)).unwrap().is_empty());
     assert!(catalog.is_known(uid(1)).unwrap(), "it need not be read again");
+    catalog.add_entry(&entry(2, 1, 1, AttributeChange::Protected(true))).unwrap();
     catalog.add_tombstone(uid(2)).unwrap();
+    assert_eq!(catalog.entries(uid(2)).unwrap().len(), 1, "their objects are still to be deleted");
+    catalog.remove_record(uid(2)).unwrap();
+    assert_eq!(catalog.entries(uid(2)).unwrap(), []);
     assert_eq!((catalog.version_uids().unwrap(), catalog.names().unwrap()), (vec![], vec![]));
 }
 
@@ -117,7 +122,7 @@ fn what_is_local_stays_when_the_rest_is_cleared() {
     catalog.set_meta("cursor", b"12").unwrap();
     catalog.clear().unwrap();
     drop(catalog);
-    let catalog = Catalog::open(dir.path()).unwrap();
+    let catalog = Catalog::open(dir.path(), &SystemClock).unwrap();
     assert_eq!((catalog.host_id().unwrap(), catalog.version_uids().unwrap()), (host, vec![]));
     assert_eq!(catalog.hidden().unwrap(), [name("vm")]);
     assert_eq!(catalog.damaged().unwrap(), [(block(1), "a bit flipped".to_owned())]);
@@ -142,7 +147,7 @@ fn the_order_of_versions_is_their_moment_not_their_uid() {
 #[test]
 fn one_process_opens_it_once_and_can_say_so() {
     let (dir, catalog) = new();
-    assert!(matches!(Catalog::open(dir.path()), Err(CatalogError::Busy { .. })));
+    assert!(matches!(Catalog::open(dir.path(), &SystemClock), Err(CatalogError::Busy { .. })));
     assert!(matches!(Catalog::discard(dir.path()), Err(CatalogError::Busy { .. })));
     drop(catalog);
     Catalog::discard(dir.path()).unwrap();
@@ -161,10 +166,10 @@ fn a_damaged_file_says_how_to_mend_it() {
     let cut = &whole[..whole.len() / 4096 / 2 * 4096];
     for (what, bytes) in [("zeroed", &[0; 8192][..]), ("garbage", &[0xa5; 100_000]), ("cut off", cut)] {
         fs::write(&data, bytes).unwrap();
-        let opened = Catalog::open(dir.path()).and_then(|catalog| catalog.dump().map(drop));
+        let opened = Catalog::open(dir.path(), &SystemClock).and_then(|catalog| catalog.dump().map(drop));
         let message = opened.expect_err(what).to_string();
         assert!(message.contains("backyfs rebuild"), "{what}: {message}");
     }
     Catalog::discard(dir.path()).unwrap();
-    assert!(Catalog::open(dir.path()).is_ok());
+    assert!(Catalog::open(dir.path(), &SystemClock).is_ok());
 }

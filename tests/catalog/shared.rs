@@ -2,7 +2,7 @@
 //! that does nothing unless the environment says which part to play.
 
 use crate::samples::{block, name, pack, record, uid};
-use backyfs::catalog::{Catalog, CatalogError, CatalogOptions};
+use backyfs::catalog::{Catalog, CatalogError};
 use backyfs::words::clock::SystemClock;
 use backyfs::words::ids::FragmentId;
 use backyfs::words::record::{RecordKind, Verdict};
@@ -24,7 +24,7 @@ fn run(part: &str, dir: &Path) {
 
 /// A map that must grow for anything.
 fn small(dir: &Path) -> Catalog {
-    Catalog::open_with(dir, &CatalogOptions { initial_map_bytes: 256 << 10, clock: &SystemClock }).unwrap()
+    Catalog::open_with_map(dir, &SystemClock, 256 << 10).unwrap()
 }
 
 fn fill(catalog: &Catalog, from: u64, packs: u64) {

@@ -3,6 +3,7 @@
 
 use crate::samples::{block, pack};
 use backyfs::catalog::Catalog;
+use backyfs::words::clock::SystemClock;
 use backyfs::words::ids::FragmentId;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ const PACKS_PER_FRAGMENT: u64 = 8;
 fn a_million_blocks() {
     for per_call in [1, 100] {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path()).unwrap();
+        let catalog = Catalog::open(dir.path(), &SystemClock).unwrap();
         let packs: Vec<_> = (0..BLOCKS / BLOCKS_PER_PACK)
             .map(|at| pack(at, at * BLOCKS_PER_PACK..(at + 1) * BLOCKS_PER_PACK))
             .collect();
