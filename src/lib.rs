@@ -18,3 +18,7 @@ pub mod repo;
 pub mod image;
 
 pub mod ops;
+
+pub mod fs;
+
+pub mod fuse;

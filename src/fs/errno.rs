@@ -1,6 +1,9 @@
 //! The one file that knows error numbers: what the filesystem answers to the kernel, as the manual pages of the system
 //! calls name it (errno(3)).
 
+use crate::catalog::CatalogError;
+use crate::repo::RepoError;
+use crate::target::TargetError;
 use std::fmt;
 
 /// An error number as a system call returns it. Always positive.
@@ -102,6 +105,53 @@ impl Errno {
 impl From<std::io::Error> for Errno {
     fn from(error: std::io::Error) -> Self {
         error.raw_os_error().map_or(Self::EIO, Self::from_code)
+    }
+}
+
+impl From<&RepoError> for Errno {
+    fn from(error: &RepoError) -> Self {
+        match error {
+            RepoError::Target(error) => Self::from(&**error),
+            RepoError::Catalog(error) => Self::from(&**error),
+            RepoError::NoSuchVersion { .. } | RepoError::Ambiguous { .. } => Self::ENOENT,
+            RepoError::NameCollision { .. } => Self::EEXIST,
+            RepoError::Refused { .. } => Self::EPERM,
+            RepoError::State { source, .. } => source.raw_os_error().map_or(Self::EIO, Self::from_code),
+            _ => Self::EIO,
+        }
+    }
+}
+
+impl From<RepoError> for Errno {
+    fn from(error: RepoError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&TargetError> for Errno {
+    fn from(error: &TargetError) -> Self {
+        match error {
+            TargetError::NoSpace { .. } => Self::ENOSPC,
+            TargetError::Denied { source, .. } if source.raw_os_error() == Some(libc::EROFS) => Self::EROFS,
+            TargetError::Denied { .. } => Self::EACCES,
+            // A missing object is damage to whoever reads: the name they asked for does exist.
+            _ => Self::EIO,
+        }
+    }
+}
+
+impl From<&CatalogError> for Errno {
+    fn from(error: &CatalogError) -> Self {
+        match error {
+            CatalogError::NoSpace { .. } => Self::ENOSPC,
+            _ => Self::EIO,
+        }
+    }
+}
+
+impl From<CatalogError> for Errno {
+    fn from(error: CatalogError) -> Self {
+        Self::from(&error)
     }
 }
 

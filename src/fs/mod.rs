@@ -1,6 +1,8 @@
 //! The tree as the kernel sees it: inodes, handles, errors. Plain structs in and out.
 
 pub mod errno;
+pub mod incoming;
+pub mod nodes;
 pub mod process;
 pub mod process_watch;
 pub mod seam;

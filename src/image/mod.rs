@@ -1,6 +1,8 @@
 //! One open virtual disk: a stored image being read, an image being written, or a private overlay over a version.
 
 pub mod draft;
+#[cfg(test)]
+mod draft_tests;
 pub mod overlay;
 mod overlay_bitmap;
 mod overlay_disk;

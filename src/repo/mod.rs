@@ -18,6 +18,8 @@ pub mod read;
 pub mod remove;
 pub mod resolve;
 pub mod store;
+#[cfg(test)]
+pub mod testing;
 
 use crate::catalog::Catalog;
 use crate::format::node::MapNode;

@@ -95,7 +95,7 @@ impl Repository {
         let state_dir = state_dir.join(header.repo.to_string());
         std::fs::create_dir_all(&state_dir)
             .map_err(|source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) })?;
-        let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"))?);
+        let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);
         let host = catalog.host_id()?;
         let memory = MemoryPlan::divide(memory_bytes);
         let pack_bytes = usize::try_from(header.pack_size_bytes).unwrap_or(usize::MAX);

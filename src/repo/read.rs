@@ -76,7 +76,7 @@ impl Core {
             }
             let copies = self.catalog.all_locations(id)?;
             if !copies.is_empty() {
-                return self.read_copies(kind, id, copies.into_iter().map(|(copy, _)| copy), plain);
+                return self.read_copies(kind, id, copies, plain);
             }
         }
         Err(RepoError::Damaged { id: *id, detail: "the index knows no copy of it".into() })

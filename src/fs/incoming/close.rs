@@ -1,6 +1,5 @@
 //! close(), fsync() and the end of handles.
 
-use crate::fs::errno::Errno;
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::commit::Purpose;
 use crate::fs::incoming::file::{File, Work};
@@ -93,7 +92,8 @@ impl Incoming {
             return;
         }
         self.drop_failed_work(&mut state);
-        let idle = |work: &Work| !work.is_draft() && work.published.is_none_or(|p| p.at.elapsed() > super::SECOND_THOUGHTS);
+        let idle =
+            |work: &Work| !work.is_draft() && work.published.is_none_or(|p| p.at.elapsed() > super::SECOND_THOUGHTS);
         if state.work.as_ref().is_some_and(idle) {
             state.work = None;
         }
@@ -101,10 +101,5 @@ impl Incoming {
             drop(state);
             self.table.lock().drop_file(file);
         }
-    }
-
-    /// The error that sticks to a file, for who asks by name.
-    pub(super) fn sticky(&self, file: &File) -> Answer<()> {
-        file.state.lock().work.as_ref().and_then(|work| work.error).map_or(Ok(()), Err::<(), Errno>)
     }
 }

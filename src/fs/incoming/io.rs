@@ -73,15 +73,7 @@ impl Incoming {
     }
 
     /// Reserves, zeroes or punches.
-    pub fn fallocate(
-        &self,
-        caller: Caller,
-        number: u64,
-        fh: Fh,
-        offset: u64,
-        len: u64,
-        how: Fallocate,
-    ) -> Answer<()> {
+    pub fn fallocate(&self, caller: Caller, number: u64, fh: Fh, offset: u64, len: u64, how: Fallocate) -> Answer<()> {
         let file = self.by_number(number)?;
         let end = offset.checked_add(len).filter(|end| *end <= IMAGE_MAX_BYTES).ok_or(Errno::EFBIG)?;
         let grows = matches!(how, Fallocate::Allocate | Fallocate::ZeroRange);
@@ -190,6 +182,7 @@ impl Incoming {
             file.quiet.notify_all();
         }
         let now = self.repo.clock().now();
+        let name = state.name.clone();
         let ours = state.work.as_mut().filter(|work| Arc::ptr_eq(&work.image, &image));
         match changed {
             Ok((from, to)) => {
@@ -208,7 +201,7 @@ impl Incoming {
                 // EFBIG and the like changed nothing; everything else may have.
                 if error != Errno::EFBIG {
                     if let Some(work) = ours {
-                        tracing::error!("{}: writing failed with {error}; it fails until it is opened anew", state.name);
+                        tracing::error!("{name}: writing failed with {error}; it fails until it is opened anew");
                         Work::fail(work, error);
                     }
                 }

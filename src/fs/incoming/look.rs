@@ -145,8 +145,7 @@ impl Incoming {
             return Ok(true);
         }
         let catalog = self.repo.catalog();
-        Ok(catalog.draft_of(name)?.is_some()
-            || (!catalog.is_hidden(name)? && !catalog.versions_of(name)?.is_empty()))
+        Ok(catalog.draft_of(name)?.is_some() || (!catalog.is_hidden(name)? && !catalog.versions_of(name)?.is_empty()))
     }
 
     /// Whether a path is a directory: made, or above something shown.

@@ -33,8 +33,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-pub use look::DraftSummary;
 pub use io::GraftSource;
+pub use look::DraftSummary;
 pub use open::OpenedFile;
 
 /// How long after a close its writer may go on, or die and take it back.

@@ -88,13 +88,14 @@ impl Incoming {
         if state.work.as_ref().is_some_and(Work::is_draft) {
             return Ok(None);
         }
-        let (image, label) = if let Some(record) = self.repo.catalog().draft_of(&state.name)?.filter(|_| state.work.is_none()) {
-            (record.image, format!("the draft of {}", state.name))
-        } else if let Some(newest) = self.newest(&state.name)? {
-            (newest.record.image, format!("version {} of {}", newest.record.uid, state.name))
-        } else {
-            return Ok(None);
-        };
+        let (image, label) =
+            if let Some(record) = self.repo.catalog().draft_of(&state.name)?.filter(|_| state.work.is_none()) {
+                (record.image, format!("the draft of {}", state.name))
+            } else if let Some(newest) = self.newest(&state.name)? {
+                (newest.record.image, format!("version {} of {}", newest.record.uid, state.name))
+            } else {
+                return Ok(None);
+            };
         Ok(Some(Arc::new(ImageReader::new(Arc::clone(&self.repo), image, label))))
     }
 
@@ -141,7 +142,8 @@ impl Incoming {
         let current = state.work.as_ref().map(|work| work.attributes).or(before);
         let attributes = FileAttributes { mtime: Mtime::from(now), ..current.unwrap_or(fallback) };
         // Position by position the new content will probably equal the draft that is replaced, else the newest version.
-        let relative = record.as_ref().map(|record| record.image).or(newest.as_ref().map(|version| version.record.image));
+        let relative =
+            record.as_ref().map(|record| record.image).or(newest.as_ref().map(|version| version.record.image));
         let start = ImageRef::empty(self.repo.block_size());
         let base = newest.map_or(Uid::NIL, |version| version.record.uid);
         state.work = Some(Work {

@@ -131,7 +131,8 @@ impl Incoming {
         let prefix = format!("{source}/");
         let mut names: Vec<Name> = self.repo.catalog().names()?;
         names.extend(self.repo.catalog().draft_names()?);
-        names.extend(self.table.lock().below(source.as_str()).into_iter().filter_map(|(name, _)| Name::new(&name).ok()));
+        names
+            .extend(self.table.lock().below(source.as_str()).into_iter().filter_map(|(name, _)| Name::new(&name).ok()));
         names.retain(|name| name.as_str().starts_with(&prefix));
         names.sort();
         names.dedup();

@@ -33,9 +33,12 @@ impl Incoming {
 
     fn make_all_durable(&self) {
         for file in self.table.lock().files() {
-            let volatile = file.state.lock().work.as_ref().is_some_and(|work| {
-                work.error.is_none() && work.is_changed() && work.is_volatile()
-            });
+            let volatile = file
+                .state
+                .lock()
+                .work
+                .as_ref()
+                .is_some_and(|work| work.error.is_none() && work.is_changed() && work.is_volatile());
             if volatile {
                 // The error was logged and sticks to the draft.
                 let _ = self.commit(&file, Purpose::Durable);
@@ -57,8 +60,8 @@ impl Incoming {
 
     /// Removes drafts that were never published and are older than allowed. One that is open is in use, however old.
     fn expire_drafts(&self) {
-        let before = self.repo.clock().now().millis()
-            - i64::try_from(self.options.draft_expire.as_millis()).unwrap_or(i64::MAX);
+        let before =
+            self.repo.clock().now().millis() - i64::try_from(self.options.draft_expire.as_millis()).unwrap_or(i64::MAX);
         let drafts = match self.repo.catalog().drafts() {
             Ok(drafts) => drafts,
             Err(error) => return tracing::warn!("old drafts could not be looked for: {error}"),

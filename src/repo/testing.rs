@@ -1,0 +1,62 @@
+//! Repositories in a temporary directory, for tests.
+
+use crate::format::slot::Argon2Costs;
+use crate::repo::open::Settings;
+use crate::repo::{RepoError, Repository};
+use crate::seal::{Secret, keys};
+use crate::target::{DirTarget, Target};
+use crate::words::clock::{Clock, SystemClock};
+use crate::words::geometry::BlockSize;
+use crate::words::monitor::Tally;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A repository whose target and state directory vanish with it.
+pub struct TestRepository {
+    /// Open.
+    pub repo: Arc<Repository>,
+    /// Counts what it does.
+    pub tally: Arc<Tally>,
+    /// Below it `target` and `state`.
+    pub dir: tempfile::TempDir,
+}
+
+fn secret() -> Secret {
+    Secret::key_file(vec![7; 64])
+}
+
+/// Settings of small blocks and packs, so that little data makes many of both.
+pub fn small() -> keys::Settings {
+    keys::Settings {
+        block_size: BlockSize::MIN,
+        zstd_level: 1,
+        pack_size_bytes: 256 << 10,
+        argon2: Argon2Costs::default(),
+    }
+}
+
+/// Makes a repository.
+pub fn create(settings: &keys::Settings) -> TestRepository {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let target = dir.path().join("target");
+    std::fs::create_dir(&target).expect("target directory");
+    let target: Arc<dyn Target> = Arc::new(DirTarget::open(target));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Repository::create(&*target, &[secret()], settings, &clock).expect("new repository");
+    let tally = Arc::new(Tally::default());
+    let repo = open(target, &dir.path().join("state"), Arc::clone(&tally)).expect("open repository");
+    TestRepository { repo, tally, dir }
+}
+
+/// Opens the repository at a target.
+pub fn open(target: Arc<dyn Target>, state: &Path, tally: Arc<Tally>) -> Result<Arc<Repository>, RepoError> {
+    Repository::open(Settings {
+        target,
+        secret: secret(),
+        state_dir: state.to_owned(),
+        memory_bytes: 64 << 20,
+        clock: Arc::new(SystemClock),
+        monitor: tally,
+        workers: 2,
+    })
+}
