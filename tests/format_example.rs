@@ -1,6 +1,8 @@
 //! docs/format-example.txt is a whole small repository. It is read here by a reader that knows docs/format.md and the
 //! primitives, and nothing of this crate, and it is compared with what this crate writes today.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 mod stranger;
 
 use backyfs::format::layout::{self, ObjectKey};
