@@ -9,8 +9,11 @@ use crate::format::ring::Ring;
 use crate::format::slot::Slot;
 use crate::format::{attribute, condemned, fragment, pack, record};
 
+/// A fuzz body: panics when a promise is broken.
+pub type Body = fn(&[u8]);
+
 /// Every body, with its name.
-pub const BODIES: [(&str, fn(&[u8])); 12] = [
+pub const BODIES: [(&str, Body); 12] = [
     ("frame", frame_header),
     ("node", node),
     ("pack_ends", pack_ends),

@@ -1,6 +1,7 @@
 //! Fuzz bodies: whatever reads bytes from the target, against any bytes.
 
 use crate::format::frame::{FrameKind, NO_ID};
+use crate::format::fuzz::Body;
 use crate::format::slot::Argon2Costs;
 use crate::seal::keys::{self, Created, Settings};
 use crate::seal::recovery::RecoveryKey;
@@ -13,8 +14,7 @@ use crate::words::stamp::Stamp;
 use std::sync::{Arc, OnceLock};
 
 /// Every body, with its name.
-pub const BODIES: [(&str, fn(&[u8])); 3] =
-    [("open", open_frame), ("unlock", unlock_anything), ("recovery", recovery_key)];
+pub const BODIES: [(&str, Body); 3] = [("open", open_frame), ("unlock", unlock_anything), ("recovery", recovery_key)];
 
 /// A clock that starts at a fixed moment.
 pub(super) fn clock(seed: u64) -> Arc<dyn Clock> {

@@ -60,7 +60,7 @@ impl RecoveryKey {
 
     /// Notices typing errors; tells nothing useful about the key.
     fn check(&self) -> [u8; CHECK_LEN] {
-        let digest = Sha256::new().chain_update("backyfs recovery key").chain_update(&*self.0).finalize();
+        let digest = Sha256::new().chain_update("backyfs recovery key").chain_update(&self.0[..]).finalize();
         *digest.first_chunk().expect("a digest has 32 bytes")
     }
 }

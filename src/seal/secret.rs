@@ -25,11 +25,9 @@ impl Secret {
     /// A passphrase. One newline at the end, which editors leave in files, is not part of it.
     pub fn passphrase(bytes: impl Into<Vec<u8>>) -> Self {
         let mut bytes = Zeroizing::new(bytes.into());
-        for end in [b'\n', b'\r'] {
-            if bytes.last() == Some(&end) {
-                bytes.pop();
-            }
-        }
+        let end = [&b"\r\n"[..], b"\n"].into_iter().find(|end| bytes.ends_with(end)).unwrap_or_default();
+        let len = bytes.len() - end.len();
+        bytes.truncate(len);
         Self::Passphrase(bytes)
     }
 
@@ -67,7 +65,9 @@ mod tests {
         for text in ["horse", "horse\n", "horse\r\n"] {
             assert_eq!(Secret::passphrase(text), Secret::passphrase("horse"));
         }
-        assert_ne!(Secret::passphrase("horse\n\n"), Secret::passphrase("horse"));
+        for text in ["horse\n\n", "horse\r", " horse"] {
+            assert_ne!(Secret::passphrase(text), Secret::passphrase("horse"));
+        }
         assert!(!format!("{:?}", Secret::passphrase("horse")).contains("horse"));
     }
 
