@@ -3,3 +3,5 @@
 pub mod commit;
 #[cfg(test)]
 mod crash_tests;
+pub mod overlays;
+pub mod remove;
