@@ -68,7 +68,7 @@ impl Trees {
             // It is deleted already, and visible only for the sake of its overlay.
             return Err(Errno::EBUSY);
         }
-        let disk = self.disks.of(&self.version(uid)?)?;
+        let disk = self.disks.of(&self.version(uid)?);
         disk.remove(|open_handles| {
             let options = Options { consent: Consent::Plain, min_age_days: self.options.min_age_days, open_handles };
             let removal = remove::plan(&self.repo, uid, &options).map_err(failed("rmdir"))?;
@@ -82,7 +82,7 @@ impl Trees {
     /// Drops what was written over a version. Waits up to a second for handles that are being closed.
     pub(super) fn discard_overlay(&self, uid: Uid) -> Answer<()> {
         let version = self.version(uid)?;
-        let disk = self.disks.of(&version)?;
+        let disk = self.disks.of(&version);
         let data = Node::VersionFile(uid, VersionFile::Data).ino();
         let dropped = disk.discard(
             || is_attached(uid),

@@ -27,6 +27,8 @@ pub struct Disk {
     version: VersionSummary,
     reader: ImageReader,
     overlay: RwLock<Option<OverlayFile>>,
+    /// Why there is an overlay that cannot be opened: another mount has it, or it is damaged. `original` does not care.
+    unusable: Option<Errno>,
     /// Whether the pin of the overlay is known to stand.
     is_pinned: AtomicBool,
     starting: Mutex<()>,
@@ -72,25 +74,35 @@ impl BaseReader for Base<'_> {
 
 impl Disk {
     /// The disk of a version; its overlay is opened when there is one.
-    pub(super) fn open(repo: &Arc<Repository>, version: VersionSummary) -> Answer<Self> {
+    pub(super) fn open(repo: &Arc<Repository>, version: VersionSummary) -> Self {
         let dir = overlays::directory(repo);
-        let overlay = if OverlayFile::exists(&dir, version.uid).map_err(failed("overlay"))? {
-            let overlay = OverlayFile::open_or_create(&dir, version.uid, version.image.size_bytes);
-            Some(overlay.map_err(failed("overlay"))?)
-        } else {
-            None
+        let overlay = OverlayFile::exists(&dir, version.uid)
+            .and_then(|exists| {
+                let overlay = || OverlayFile::open_or_create(&dir, version.uid, version.image.size_bytes);
+                exists.then(overlay).transpose()
+            })
+            .map_err(failed("overlay"));
+        let (overlay, unusable) = match overlay {
+            Ok(overlay) => (overlay, None),
+            Err(error) => (None, Some(error)),
         };
         let reader = reader(repo, &version);
-        Ok(Self {
+        Self {
             repo: Arc::clone(repo),
             version,
             reader,
             overlay: RwLock::new(overlay),
+            unusable,
             is_pinned: AtomicBool::new(false),
             starting: Mutex::new(()),
             uses: Mutex::default(),
             released: Condvar::new(),
-        })
+        }
+    }
+
+    /// Whether `data` can be shown.
+    pub(super) fn check_usable(&self) -> Answer<()> {
+        self.unusable.map_or(Ok(()), Err)
     }
 
     /// Which version.
@@ -108,9 +120,9 @@ impl Disk {
         self.overlay.read().as_ref().map_or(0, OverlayFile::stored_bytes)
     }
 
-    /// Whether anything was ever written over it.
+    /// Whether anything was ever written over it, as far as we can tell.
     pub fn is_overlaid(&self) -> bool {
-        self.last_write().is_some()
+        self.unusable.is_some() || self.last_write().is_some()
     }
 
     /// Whether there is an overlay, even if nothing was written to it.
@@ -241,10 +253,10 @@ impl Disk {
     /// Runs with the overlay, which is begun if there is none.
     fn with_overlay(&self, mut action: impl FnMut(&OverlayFile) -> Answer<()>) -> Answer<()> {
         loop {
-            if self.is_pinned.load(Ordering::Acquire) {
-                if let Some(overlay) = self.overlay.read().as_ref() {
-                    return action(overlay);
-                }
+            if self.is_pinned.load(Ordering::Acquire)
+                && let Some(overlay) = self.overlay.read().as_ref()
+            {
+                return action(overlay);
             }
             self.begin()?;
         }
@@ -252,6 +264,7 @@ impl Disk {
 
     /// Makes the overlay and its pin. The target is waited for without holding up readers.
     fn begin(&self) -> Answer<()> {
+        self.check_usable()?;
         let _starting = self.starting.lock();
         if self.uses.lock().gate != Gate::Open {
             return Err(Errno::EBUSY);
@@ -280,6 +293,7 @@ impl Disk {
     /// Drops the overlay. EBUSY while somebody may write: `is_attached` says whether a device stands on it. `forget` drops what
     /// the kernel has cached of it, with no lock held.
     pub(super) fn discard(&self, is_attached: impl Fn() -> bool, forget: impl FnOnce() -> Answer<()>) -> Answer<()> {
+        self.check_usable()?;
         self.close_gate(Gate::Discarding, Quiet::NoWriters, is_attached)?;
         let dropped = self.drop_overlay().and_then(|()| forget());
         self.uses.lock().gate = Gate::Open;

@@ -1,7 +1,6 @@
 //! The versions that are open as disks, or hold an overlay. A version is one [`Disk`] at a time, whoever opens it.
 
 use crate::catalog::VersionSummary;
-use crate::fs::seam::Answer;
 use crate::fs::trees::disk::Disk;
 use crate::ops::overlays;
 use crate::repo::Repository;
@@ -22,25 +21,27 @@ impl Disks {
     }
 
     /// The disk of a version.
-    pub(super) fn of(&self, version: &VersionSummary) -> Answer<Arc<Disk>> {
+    pub(super) fn of(&self, version: &VersionSummary) -> Arc<Disk> {
         let mut open = self.open.lock();
-        if let Some(disk) = open.get(&version.uid) {
-            return Ok(Arc::clone(disk));
+        // Nobody but this table holds a disk counted once, and nobody can take it from here meanwhile. An overlay that could
+        // not be opened is tried again.
+        let is_unused = |disk: &Arc<Disk>| Arc::strong_count(disk) == 1 && !disk.holds_overlay();
+        if let Some(disk) = open.get(&version.uid).filter(|disk| disk.check_usable().is_ok() || !is_unused(disk)) {
+            return Arc::clone(disk);
         }
-        // Nobody but this table holds a disk counted once, and nobody can take it from here meanwhile.
-        open.retain(|_, disk| Arc::strong_count(disk) > 1 || disk.holds_overlay());
-        let disk = Arc::new(Disk::open(&self.repo, version.clone())?);
+        open.retain(|_, disk| !is_unused(disk));
+        let disk = Arc::new(Disk::open(&self.repo, version.clone()));
         open.insert(version.uid, Arc::clone(&disk));
-        Ok(disk)
+        disk
     }
 
     /// The disk of a version if it is open or holds an overlay: what `stat` needs, and costs no more than a look at a
     /// directory otherwise.
-    pub(super) fn existing(&self, version: &VersionSummary) -> Answer<Option<Arc<Disk>>> {
-        if let Some(disk) = self.open.lock().get(&version.uid) {
-            return Ok(Some(Arc::clone(disk)));
+    pub(super) fn existing(&self, version: &VersionSummary) -> Option<Arc<Disk>> {
+        if let Some(disk) = self.open.lock().get(&version.uid).filter(|disk| disk.check_usable().is_ok()) {
+            return Some(Arc::clone(disk));
         }
-        if overlays::exists(&self.repo, version.uid) { self.of(version).map(Some) } else { Ok(None) }
+        overlays::exists(&self.repo, version.uid).then(|| self.of(version))
     }
 
     /// Forgets the disk of a version that was deleted.

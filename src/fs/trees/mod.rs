@@ -15,6 +15,8 @@ mod setattr;
 mod stat;
 mod status;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod value;
 mod value_handle;
 mod versions;

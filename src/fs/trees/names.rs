@@ -94,10 +94,11 @@ impl Trees {
         let mut newest = None;
         let mut pending = vec![(path.to_owned(), place)];
         while let Some((path, place)) = pending.pop() {
-            if let Some(name) = place.is_name.then(|| Name::new(&path).ok()).flatten() {
-                if let Some(version) = catalog.newest(&name)?.map(|uid| self.version(uid)).transpose()? {
-                    newest = newest.max(Some(version.created));
-                }
+            if let Some(name) = place.is_name.then(|| Name::new(&path).ok()).flatten()
+                && let Some(uid) = catalog.newest(&name)?
+            {
+                // Another process may have deleted it since.
+                newest = newest.max(catalog.version_summary(uid)?.map(|version| version.created));
             }
             if place.is_dir {
                 let below = catalog.children(Some(&path))?.into_iter();

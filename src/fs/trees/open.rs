@@ -61,7 +61,11 @@ impl Trees {
             return Err(Errno::EPERM);
         }
         let version = self.version(uid)?;
-        let claim = self.disks.of(&version)?.claim(request.access)?;
+        let disk = self.disks.of(&version);
+        if view == View::Data {
+            disk.check_usable()?;
+        }
+        let claim = disk.claim(request.access)?;
         Ok(TreeHandle::Image(ImageHandle::new(view, claim, disk::reader(&self.repo, &version))))
     }
 
@@ -102,7 +106,7 @@ impl Trees {
     /// Dirty pages of a mapping of `data`, whose handle the kernel does not know any more.
     fn write_back(&self, node: &Node, offset: u64, data: &[u8]) -> Answer<usize> {
         let Node::VersionFile(uid, VersionFile::Data) = node else { return Err(Errno::EBADF) };
-        let disk = self.disks.of(&self.version(*uid)?)?;
+        let disk = self.disks.of(&self.version(*uid)?);
         // The kernel writes whole pages; what lies past the end is not part of the file.
         let left = usize::try_from(disk.size_bytes().saturating_sub(offset)).unwrap_or(usize::MAX);
         disk.write_at(offset, &data[..data.len().min(left)])?;
@@ -169,7 +173,7 @@ impl Trees {
     /// # Errors
     /// ENOENT when there is no such version.
     pub fn is_overlaid(&self, uid: Uid) -> Answer<bool> {
-        let disk = self.disks.existing(&self.version(uid)?)?;
+        let disk = self.disks.existing(&self.version(uid)?);
         Ok(disk.is_some_and(|disk| disk.is_overlaid() || disk.has_writers()))
     }
 }

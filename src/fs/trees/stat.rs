@@ -191,7 +191,7 @@ impl Trees {
         match file {
             VersionFile::Original => image(held_bytes(version, 0), made),
             VersionFile::Data => {
-                let disk = self.disks.existing(version)?;
+                let disk = self.disks.existing(version);
                 let overlay_bytes = disk.as_ref().map_or(0, |disk| disk.overlay_bytes());
                 let written = disk.and_then(|disk| disk.last_write());
                 image(held_bytes(version, overlay_bytes), written.unwrap_or(made))
@@ -214,7 +214,7 @@ impl Trees {
             VersionFile::Size => Ok(format!("{}\n", version.image.size_bytes)),
             VersionFile::Stats => Ok(stats_text(version)),
             VersionFile::Overlay => {
-                let disk = self.disks.existing(version)?;
+                let disk = self.disks.existing(version);
                 Ok(format!("{}\n", disk.map_or(0, |disk| disk.overlay_bytes())))
             }
             _ => Err(Errno::EINVAL),

@@ -78,18 +78,17 @@ impl Trees {
             };
             let name = &version.attributes.name;
             let deleted = if self.is_orphan(uid).unwrap_or(false) { " (deleted by another host)" } else { "" };
-            let _ = match self.disks.existing(&version) {
-                Ok(Some(disk)) => {
-                    let written = disk.last_write().map(|at| {
-                        let millis = at.seconds.saturating_mul(1000).saturating_add(i64::from(at.nanos / 1_000_000));
-                        Stamp::from_millis(millis).to_seconds_text()
-                    });
-                    let written = written.as_deref().unwrap_or("never");
-                    writeln!(text, "{uid} {} {written} {name}{deleted}", disk.overlay_bytes())
-                }
-                Ok(None) => continue,
-                Err(error) => writeln!(text, "{uid} ? ? {name}{deleted} (cannot be opened: {error})"),
-            };
+            let Some(disk) = self.disks.existing(&version) else { continue };
+            if let Err(error) = disk.check_usable() {
+                let _ = writeln!(text, "{uid} ? ? {name}{deleted} (cannot be opened: {error})");
+                continue;
+            }
+            let written = disk.last_write().map(|at| {
+                let millis = at.seconds.saturating_mul(1000).saturating_add(i64::from(at.nanos / 1_000_000));
+                Stamp::from_millis(millis).to_seconds_text()
+            });
+            let written = written.as_deref().unwrap_or("never");
+            let _ = writeln!(text, "{uid} {} {written} {name}{deleted}", disk.overlay_bytes());
         }
         text
     }
