@@ -1,14 +1,11 @@
 //! Attribute entries, and what they fold into.
 
 use crate::catalog::error::CatalogError;
-use crate::catalog::store::Fault;
-use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, key, listed, records};
+use crate::catalog::{Catalog, key, listed, stored};
 use crate::format;
-use crate::words::attribute::{AttributeEntry, Attributes, fold};
+use crate::words::attribute::{AttributeEntry, Attributes};
 use crate::words::ids::{EntryId, Uid};
 use crate::words::record::{Record, RecordKind, Verdict};
-use heed::{RoTxn, RwTxn};
 use std::collections::HashSet;
 
 /// A version as it stands: the record and what has been said of it since.
@@ -42,7 +39,7 @@ impl Catalog {
             for (entry, bytes) in &rows {
                 let key = key::entry(entry.version, entry.lamport, entry.entry);
                 let known = tables.entries.get(txn, &key)?.is_some();
-                if known || records::has_tombstone(tables, txn, entry.version)? {
+                if known || stored::has_tombstone(tables, txn, entry.version)? {
                     continue;
                 }
                 tables.entries.put(txn, &key, bytes)?;
@@ -57,7 +54,7 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn entries(&self, uid: Uid) -> Result<Vec<AttributeEntry>, CatalogError> {
-        self.store.read(|tables, txn| entries(tables, txn, uid))
+        self.store.read(|tables, txn| stored::entries(tables, txn, uid))
     }
 
     /// Every entry known, without reading more than that.
@@ -94,8 +91,8 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn attributes(&self, uid: Uid) -> Result<Option<Attributes>, CatalogError> {
         self.store.read(|tables, txn| {
-            let Some((record, _)) = records::record(tables, txn, uid)? else { return Ok(None) };
-            folded(tables, txn, &record).map(Some)
+            let Some((record, _)) = stored::record(tables, txn, uid)? else { return Ok(None) };
+            stored::folded(tables, txn, &record).map(Some)
         })
     }
 
@@ -105,34 +102,12 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn version(&self, uid: Uid) -> Result<Option<Version>, CatalogError> {
         self.store.read(|tables, txn| {
-            let Some((record, verdict)) = records::record(tables, txn, uid)? else { return Ok(None) };
+            let Some((record, verdict)) = stored::record(tables, txn, uid)? else { return Ok(None) };
             if record.kind != RecordKind::Version {
                 return Ok(None);
             }
-            let attributes = folded(tables, txn, &record)?;
+            let attributes = stored::folded(tables, txn, &record)?;
             Ok(Some(Version { record, attributes, verdict }))
         })
     }
-}
-
-pub(super) fn entries(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Vec<AttributeEntry>, Fault> {
-    let rows = tables.entries.prefix_iter(txn, uid.as_bytes())?;
-    rows.map(|row| {
-        let entry = format::attribute::decode(row?.1);
-        entry.map_err(|error| Fault::Corrupt(format!("an attribute entry of {uid}: {error}")))
-    })
-    .collect()
-}
-
-pub(super) fn folded(tables: &Tables, txn: &RoTxn, record: &Record) -> Result<Attributes, Fault> {
-    Ok(fold(&record.attributes, &entries(tables, txn, record.uid)?))
-}
-
-pub(super) fn remove_entries(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), Fault> {
-    let rows = tables.entries.prefix_iter(txn, uid.as_bytes())?;
-    let keys = rows.map(|row| Ok(row?.0.to_vec())).collect::<Result<Vec<_>, Fault>>()?;
-    for key in keys {
-        tables.entries.delete(txn, &key)?;
-    }
-    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::catalog::lookup;
 use crate::catalog::names::{self, Tree};
 use crate::catalog::store::Fault;
 use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, attributes, condemned, records};
+use crate::catalog::{Catalog, condemned, stored};
 use crate::words::attribute::{AttributeEntry, Attributes};
 use crate::words::ids::{BatchId, BlockId, CondemnedFingerprint, FragmentId, PackId, Uid};
 use crate::words::name::Name;
@@ -69,7 +69,7 @@ impl Catalog {
                 fingerprint: condemned::fingerprint(tables, txn)?,
                 records,
                 entries,
-                tombstones: records::tombstones(tables, txn)?,
+                tombstones: stored::tombstones(tables, txn)?,
                 listed: listed_of(tables, txn)?,
                 names: names_of(tables, txn, Tree::Versions)?,
                 drafts: names_of(tables, txn, Tree::Drafts)?,
@@ -106,9 +106,9 @@ type Records = (BTreeMap<Uid, (Record, Verdict)>, BTreeMap<Uid, Vec<AttributeEnt
 
 fn records_of(tables: &Tables, txn: &RoTxn) -> Result<Records, Fault> {
     let (mut all, mut entries) = (BTreeMap::new(), BTreeMap::new());
-    for known in records::known_records(tables, txn)? {
-        all.extend(records::record(tables, txn, known.uid)?.map(|row| (known.uid, row)));
-        let of_this = attributes::entries(tables, txn, known.uid)?;
+    for known in stored::known_records(tables, txn)? {
+        all.extend(stored::record(tables, txn, known.uid)?.map(|row| (known.uid, row)));
+        let of_this = stored::entries(tables, txn, known.uid)?;
         if !of_this.is_empty() {
             entries.insert(known.uid, of_this);
         }
@@ -121,7 +121,7 @@ fn listed_of(tables: &Tables, txn: &RoTxn) -> Result<BTreeMap<Uid, (Stamp, Attri
     rows.map(|row| {
         let (key, record) = row?;
         let (created, uid) = key::moment(key, "listed")?;
-        Ok((uid, (created, records::decode(record)?.attributes)))
+        Ok((uid, (created, stored::decode(record)?.attributes)))
     })
     .collect()
 }

@@ -11,9 +11,11 @@ use heed::{RoTxn, RwTxn};
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
-/// Blocks put in one transaction. LMDB keeps every page a transaction touches in memory, and blocks, being named by hashes,
-/// touch one page each: this bounds a transaction to a quarter of a GiB, and it keeps others from waiting long.
-const BLOCKS_PER_COMMIT: usize = 50_000;
+/// Blocks put in one transaction. LMDB keeps every page that a transaction changes in memory, and writes it to a new place:
+/// blocks, being named by hashes, change up to one page each, so this bounds memory (to 40 MiB), how long others wait, and by
+/// how much the file outgrows its contents. As all blocks of a call are sorted first, each transaction has a stretch of the
+/// table to itself, and more of them cost little (measured: 1.3 million blocks a second either way).
+const BLOCKS_PER_COMMIT: usize = 10_000;
 
 /// What the catalog knows of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

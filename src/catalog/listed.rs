@@ -8,7 +8,7 @@ use crate::catalog::key;
 use crate::catalog::names::{self, Tree};
 use crate::catalog::store::Fault;
 use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, attributes, records};
+use crate::catalog::{Catalog, stored};
 use crate::format;
 use crate::words::attribute::Attributes;
 use crate::words::ids::{HostId, Uid};
@@ -94,7 +94,7 @@ impl Catalog {
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (start, Bound::Excluded(&end));
         self.store.read(|tables, txn| {
             let rows = tables.listed.range(txn, &range)?.take(limit);
-            rows.map(|row| Ok(VersionSummary::from_listed(records::decode(row?.1)?))).collect()
+            rows.map(|row| Ok(VersionSummary::from_listed(stored::decode(row?.1)?))).collect()
         })
     }
 
@@ -112,22 +112,22 @@ impl Catalog {
 
 /// The key under which a record is listed when it is.
 fn key_of(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Option<[u8; 25]>, Fault> {
-    let record = records::row(tables, txn, uid)?.and_then(|row| row.record);
+    let record = stored::row(tables, txn, uid)?.and_then(|row| row.record);
     Ok(record.map(|(kind, created, _)| key::listed(kind, created, uid)))
 }
 
 /// A listed record with its folded attributes.
 pub(super) fn get(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Option<Record>, Fault> {
     let Some(key) = key_of(tables, txn, uid)? else { return Ok(None) };
-    tables.listed.get(txn, &key)?.map(records::decode).transpose()
+    tables.listed.get(txn, &key)?.map(stored::decode).transpose()
 }
 
 /// Lists a record anew after anything about it has changed, when it is to be listed at all.
 pub(super) fn insert(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), Fault> {
     remove(tables, txn, uid)?;
-    let Some((mut record, Verdict::Confirmed)) = records::record(tables, txn, uid)? else { return Ok(()) };
+    let Some((mut record, Verdict::Confirmed)) = stored::record(tables, txn, uid)? else { return Ok(()) };
     let Some(tree) = tree_of(record.kind) else { return Ok(()) };
-    record.attributes = attributes::folded(tables, txn, &record)?;
+    record.attributes = stored::folded(tables, txn, &record)?;
     let key = key::listed(record.kind, record.created, uid);
     tables.listed.put(txn, &key, &format::record::encode(&record))?;
     let node = names::add(tables, txn, tree, &record.attributes.name)?;
@@ -142,7 +142,7 @@ pub(super) fn insert(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), F
 /// Takes a record out of all listings.
 pub(super) fn remove(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), Fault> {
     let Some(key) = key_of(tables, txn, uid)? else { return Ok(()) };
-    let Some(record) = tables.listed.get(txn, &key)?.map(records::decode).transpose()? else { return Ok(()) };
+    let Some(record) = tables.listed.get(txn, &key)?.map(stored::decode).transpose()? else { return Ok(()) };
     let Some(tree) = tree_of(record.kind) else { return Ok(()) };
     let node = names::remove(tables, txn, tree, &record.attributes.name)?;
     tables.named.delete(txn, &key::named(node, record.created, uid))?;

@@ -5,7 +5,7 @@ use crate::catalog::key::{self, RecordRow};
 use crate::catalog::names::{self, Child, Tree};
 use crate::catalog::store::Fault;
 use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, listed, records};
+use crate::catalog::{Catalog, listed, stored};
 use crate::words::ids::Uid;
 use crate::words::name::{Name, check_tag};
 use crate::words::record::{Record, RecordKind, Verdict};
@@ -112,7 +112,7 @@ impl Catalog {
     pub fn drafts(&self) -> Result<Vec<Record>, CatalogError> {
         self.store.read(|tables, txn| {
             let rows = tables.listed.prefix_iter(txn, &[key::kind_byte(RecordKind::Draft)])?;
-            rows.map(|row| records::decode(row?.1)).collect()
+            rows.map(|row| stored::decode(row?.1)).collect()
         })
     }
 

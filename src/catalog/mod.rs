@@ -18,6 +18,7 @@ mod lookup;
 mod names;
 mod records;
 mod store;
+mod stored;
 mod tables;
 
 pub use attributes::Version;
@@ -27,7 +28,7 @@ pub use index::PackSummary;
 pub use listed::VersionSummary;
 pub use local::META_KEY_MAX_BYTES;
 pub use names::Child;
-pub use records::KnownRecord;
+pub use stored::KnownRecord;
 
 use crate::words::clock::Clock;
 use std::fmt;

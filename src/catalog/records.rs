@@ -1,26 +1,16 @@
 //! Records, what is known of their confirmation, and tombstones.
 
 use crate::catalog::error::CatalogError;
-use crate::catalog::key::{self, RecordRow, rank};
+use crate::catalog::key::{RecordRow, rank};
 use crate::catalog::store::Fault;
+use crate::catalog::stored::{self, KnownRecord};
 use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, attributes, listed};
+use crate::catalog::{Catalog, listed};
 use crate::format;
 use crate::words::ids::Uid;
 use crate::words::record::{Record, RecordKind, Verdict};
-use heed::{RoTxn, RwTxn};
+use heed::RwTxn;
 use std::collections::BTreeSet;
-
-/// What can be said of a record without decoding it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KnownRecord {
-    /// Which.
-    pub uid: Uid,
-    /// What it stands for.
-    pub kind: RecordKind,
-    /// Whether it is confirmed.
-    pub verdict: Verdict,
-}
 
 impl Catalog {
     /// Learns a record. Records are immutable: one that is known stays as it is. Its verdict only ever rises, from pending
@@ -55,7 +45,7 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn set_verdict(&self, uid: Uid, verdict: Verdict) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
-            if has_tombstone(tables, txn, uid)? {
+            if stored::has_tombstone(tables, txn, uid)? {
                 return Ok(());
             }
             raise(tables, txn, uid, verdict)
@@ -67,7 +57,7 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn record(&self, uid: Uid) -> Result<Option<(Record, Verdict)>, CatalogError> {
-        self.store.read(|tables, txn| record(tables, txn, uid))
+        self.store.read(|tables, txn| stored::record(tables, txn, uid))
     }
 
     /// Forgets a record, its verdict and its attribute entries.
@@ -77,7 +67,7 @@ impl Catalog {
     pub fn remove_record(&self, uid: Uid) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
             listed::remove(tables, txn, uid)?;
-            attributes::remove_entries(tables, txn, uid)?;
+            remove_entries(tables, txn, uid)?;
             tables.records.delete(txn, uid.as_bytes())?;
             Ok(())
         })
@@ -93,7 +83,7 @@ impl Catalog {
             for row in tables.records.iter(txn)? {
                 let row = RecordRow::decode(row?.1)?;
                 if let Some((_, _, bytes)) = row.record.filter(|(row_kind, ..)| *row_kind == kind) {
-                    found.push((decode(bytes)?, row.verdict));
+                    found.push((stored::decode(bytes)?, row.verdict));
                 }
             }
             Ok(found)
@@ -114,7 +104,7 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn known_records(&self) -> Result<Vec<KnownRecord>, CatalogError> {
-        self.store.read(known_records)
+        self.store.read(stored::known_records)
     }
 
     /// Whether there is nothing to learn from reading this record on the target: it is known, or it has a tombstone.
@@ -123,8 +113,8 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn is_known(&self, uid: Uid) -> Result<bool, CatalogError> {
         self.store.read(|tables, txn| {
-            let known = row(tables, txn, uid)?.is_some_and(|row| row.record.is_some());
-            Ok(known || has_tombstone(tables, txn, uid)?)
+            let known = stored::row(tables, txn, uid)?.is_some_and(|row| row.record.is_some());
+            Ok(known || stored::has_tombstone(tables, txn, uid)?)
         })
     }
 
@@ -135,7 +125,7 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn add_tombstone(&self, uid: Uid) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
-            if !has_tombstone(tables, txn, uid)? {
+            if !stored::has_tombstone(tables, txn, uid)? {
                 listed::remove(tables, txn, uid)?;
                 tables.records.delete(txn, uid.as_bytes())?;
                 tables.tombstones.put(txn, uid.as_bytes(), &[])?;
@@ -160,7 +150,7 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn has_tombstone(&self, uid: Uid) -> Result<bool, CatalogError> {
-        self.store.read(|tables, txn| has_tombstone(tables, txn, uid))
+        self.store.read(|tables, txn| stored::has_tombstone(tables, txn, uid))
     }
 
     /// Every tombstone.
@@ -168,52 +158,17 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn tombstones(&self) -> Result<BTreeSet<Uid>, CatalogError> {
-        self.store.read(tombstones)
+        self.store.read(stored::tombstones)
     }
-}
-
-/// The row of a record, which may hold a verdict only.
-pub(super) fn row<'t>(tables: &Tables, txn: &'t RoTxn, uid: Uid) -> Result<Option<RecordRow<'t>>, Fault> {
-    tables.records.get(txn, uid.as_bytes())?.map(RecordRow::decode).transpose()
-}
-
-pub(super) fn decode(bytes: &[u8]) -> Result<Record, Fault> {
-    format::record::decode(bytes).map_err(|error| Fault::Corrupt(format!("a record: {error}")))
-}
-
-pub(super) fn record(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Option<(Record, Verdict)>, Fault> {
-    let Some(row) = row(tables, txn, uid)? else { return Ok(None) };
-    row.record.map(|(_, _, bytes)| Ok((decode(bytes)?, row.verdict))).transpose()
-}
-
-pub(super) fn known_records(tables: &Tables, txn: &RoTxn) -> Result<Vec<KnownRecord>, Fault> {
-    let mut known = Vec::new();
-    for row in tables.records.iter(txn)? {
-        let (uid, row) = row?;
-        let RecordRow { verdict, record } = RecordRow::decode(row)?;
-        if let Some((kind, ..)) = record {
-            known.push(KnownRecord { uid: Uid::from_bytes(key::array(uid, 0, "records")?), kind, verdict });
-        }
-    }
-    Ok(known)
-}
-
-pub(super) fn has_tombstone(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<bool, Fault> {
-    Ok(tables.tombstones.get(txn, uid.as_bytes())?.is_some())
-}
-
-pub(super) fn tombstones(tables: &Tables, txn: &RoTxn) -> Result<BTreeSet<Uid>, Fault> {
-    let uids = tables.tombstones.iter(txn)?;
-    uids.map(|row| Ok(Uid::from_bytes(key::array(row?.0, 0, "tombstones")?))).collect()
 }
 
 fn put(tables: &Tables, txn: &mut RwTxn, record: &Record, verdict: Verdict, bytes: &[u8]) -> Result<(), Fault> {
-    let known = row(tables, txn, record.uid)?;
+    let known = stored::row(tables, txn, record.uid)?;
     if known.is_some_and(|row| row.record.is_some()) {
         return raise(tables, txn, record.uid, verdict);
     }
     let known = known.map_or(Verdict::Pending, |row| row.verdict);
-    if has_tombstone(tables, txn, record.uid)? {
+    if stored::has_tombstone(tables, txn, record.uid)? {
         return Ok(());
     }
     let verdict = if rank(known) > rank(verdict) { known } else { verdict };
@@ -223,11 +178,20 @@ fn put(tables: &Tables, txn: &mut RwTxn, record: &Record, verdict: Verdict, byte
 }
 
 fn raise(tables: &Tables, txn: &mut RwTxn, uid: Uid, verdict: Verdict) -> Result<(), Fault> {
-    let known = row(tables, txn, uid)?.unwrap_or(RecordRow { verdict: Verdict::Pending, record: None });
+    let known = stored::row(tables, txn, uid)?.unwrap_or(RecordRow { verdict: Verdict::Pending, record: None });
     if rank(verdict) <= rank(known.verdict) {
         return Ok(());
     }
     let raised = RecordRow { verdict, ..known }.encode();
     tables.records.put(txn, uid.as_bytes(), &raised)?;
     listed::insert(tables, txn, uid)
+}
+
+fn remove_entries(tables: &Tables, txn: &mut RwTxn, uid: Uid) -> Result<(), Fault> {
+    let rows = tables.entries.prefix_iter(txn, uid.as_bytes())?;
+    let keys = rows.map(|row| Ok(row?.0.to_vec())).collect::<Result<Vec<_>, Fault>>()?;
+    for key in keys {
+        tables.entries.delete(txn, &key)?;
+    }
+    Ok(())
 }

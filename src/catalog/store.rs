@@ -140,8 +140,15 @@ impl Store {
             Fault::Lmdb(heed::Error::Mdb(MdbError::MapResized)) => self.remap(map_bytes, 0),
             // A meta page could not be written. LMDB refuses everything until the environment is opened anew.
             Fault::Lmdb(heed::Error::Mdb(MdbError::Panic)) => self.reopen(),
+            // Slots of processes that were killed.
+            Fault::Lmdb(heed::Error::Mdb(MdbError::ReadersFull)) if self.clear_stale_readers() > 0 => Ok(()),
             fault => Err(self.describe(fault)),
         }
+    }
+
+    fn clear_stale_readers(&self) -> usize {
+        let gate = self.gate.read();
+        gate.as_ref().and_then(|opened| opened.env.clear_stale_readers().ok()).unwrap_or(0)
     }
 
     /// Changes the size of the map, unless another thread has done it since it was `seen_bytes`.
@@ -272,5 +279,34 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_that_had_to_be_closed_is_opened_by_the_next_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), INITIAL_MAP_BYTES).unwrap();
+        store.write(|tables, txn| Ok(tables.local.put(txn, b"k", b"v")?)).unwrap();
+        *store.gate.write() = None;
+        let value = store.read(|tables, txn| Ok(tables.local.get(txn, b"k")?.map(<[u8]>::to_vec))).unwrap();
+        assert_eq!(value.as_deref(), Some(&b"v"[..]));
+        store.recover(Fault::Lmdb(heed::Error::Mdb(MdbError::Panic)), 0).unwrap();
+        store.write(|tables, txn| Ok(tables.local.put(txn, b"k", b"w")?)).unwrap();
+    }
+
+    #[test]
+    fn a_failed_job_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), INITIAL_MAP_BYTES).unwrap();
+        let failed = store.write(|tables, txn| {
+            tables.local.put(txn, b"k", b"v")?;
+            Err::<(), _>(Fault::Corrupt("half way".to_owned()))
+        });
+        assert!(matches!(failed, Err(CatalogError::Corrupt { .. })));
+        assert!(store.read(|tables, txn| Ok(tables.local.get(txn, b"k")?.is_none())).unwrap());
     }
 }

@@ -106,3 +106,15 @@ impl Tables {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SPECS;
+
+    #[test]
+    fn the_table_at_the_head_of_this_file_names_every_table() {
+        let rows = include_str!("tables.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let documented: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert_eq!(documented, SPECS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
+}

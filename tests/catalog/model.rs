@@ -451,7 +451,7 @@ fn pretty_assert(rebuilt: &Catalog, live: &Catalog) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn the_catalog_says_what_a_naive_model_says(ops in prop::collection::vec(op(), 1..60)) {

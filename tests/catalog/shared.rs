@@ -104,6 +104,15 @@ fn two_processes_and_their_threads_fill_and_grow_at_once() {
 }
 
 #[test]
+fn threads_that_end_give_their_reader_slot_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = small(dir.path());
+    for _ in 0..150 {
+        std::thread::scope(|scope| (0..10).for_each(|_| drop(scope.spawn(|| catalog.names().unwrap()))));
+    }
+}
+
+#[test]
 fn a_process_killed_while_writing_leaves_a_whole_catalog() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = small(dir.path());
