@@ -8,6 +8,7 @@ mod overlay_bitmap;
 mod overlay_disk;
 mod overlay_error;
 mod overlay_format;
+mod overlay_free;
 mod overlay_journal;
 mod overlay_lock;
 mod overlay_page;

@@ -29,6 +29,7 @@ pub use crate::image::overlay_page::{UNIT_BYTES, UnitState};
 use crate::image::overlay_bitmap::Bitmap;
 use crate::image::overlay_disk::{Directory, LocalDisk, LocalFile};
 use crate::image::overlay_format::Identity;
+use crate::image::overlay_free::Unfreed;
 use crate::image::overlay_journal::{Journal, Names, Tuning};
 use crate::image::overlay_lock::UnitLocks;
 use crate::words::attribute::Mtime;
@@ -79,6 +80,7 @@ pub struct OverlayFile {
     pub(super) unsynced_bytes: AtomicU64,
     /// Whether anything was ever written.
     pub(super) is_touched: AtomicBool,
+    pub(super) unfreed: Unfreed,
     /// Why a sync failed for good.
     pub(super) lost: OnceLock<String>,
 }
@@ -140,50 +142,19 @@ impl OverlayFile {
             journal: Mutex::new(journal),
             unsynced_bytes: AtomicU64::new(u64::from(exists)),
             is_touched: AtomicBool::new(mtime.is_some()),
+            unfreed: Unfreed::default(),
             lost: OnceLock::new(),
         };
         if let Some(mtime) = mtime {
             overlay.restore_mtime(mtime).map_err(io("restore its time"))?;
         }
+        overlay.look_for_leftovers().map_err(io("read its size"))?;
         Ok(overlay)
     }
 
-    /// Frees what unsynced writes left behind in a crash, and brings the time of the data file up to that of the journal, which power
-    /// loss can put back.
+    /// Brings the time of the data file up to that of the journal, which power loss can put back.
     fn restore_mtime(&self, journaled: Mtime) -> io::Result<()> {
-        let last = self.data.mtime()?.max(journaled);
-        let held = self.stored_bytes();
-        // The filesystem's own bookkeeping counts too; below this much the search is not worth it.
-        if self.data.allocated_bytes()? > held + held / 64 + (1 << 20) {
-            self.free_leftovers()?;
-        }
-        if self.data.mtime()? != last {
-            self.data.set_mtime(Some(last))?;
-        }
-        Ok(())
-    }
-
-    fn free_leftovers(&self) -> io::Result<()> {
-        let mut at = 0;
-        while let Some(range) = self.data.next_allocated(at)? {
-            let units = range.start / UNIT_BYTES..range.end.div_ceil(UNIT_BYTES).min(self.units());
-            for (_, run) in self.bitmap.runs(units).filter(|(state, _)| *state != UnitState::Data) {
-                self.free_space(run);
-            }
-            at = range.end;
-        }
-        Ok(())
-    }
-
-    /// Gives back the local space of units that are not Data. Failing to do so harms nothing, some filesystems cannot; but the
-    /// change must not leave the time as it was.
-    pub(super) fn free_space(&self, units: Range<u64>) {
-        if let Err(error) = self.data.punch(units.start * UNIT_BYTES..units.end * UNIT_BYTES) {
-            tracing::debug!(uid = %self.identity.uid, %error, "local space of the overlay is not freed");
-            if let Err(error) = self.data.set_mtime(None) {
-                tracing::debug!(uid = %self.identity.uid, %error, "the time of the overlay stays");
-            }
-        }
+        if self.data.mtime()? < journaled { self.data.set_mtime(Some(journaled)) } else { Ok(()) }
     }
 
     /// Whether there is an overlay of `uid` in `dir`.
@@ -224,8 +195,10 @@ impl OverlayFile {
     pub fn remove(dir: &Path, uid: Uid) -> Result<(), OverlayError> {
         let (disk, names) = (Directory::new(dir), Names::of(uid));
         let io = |source| OverlayError::io(uid, "remove its files", source);
-        let _held = disk.open_locked(&names.data).map_err(io)?;
-        remove_files(&disk, &names).map_err(io)
+        let held = disk.open_locked(&names.data).map_err(io)?;
+        remove_files(&disk, &names).map_err(io)?;
+        drop_aside(held);
+        Ok(())
     }
 
     /// Drops everything that was written. Durable on return; after an error it may or may not be gone, but never partly.
@@ -234,7 +207,9 @@ impl OverlayFile {
     /// Errors of the local disk.
     pub fn discard(self) -> Result<(), OverlayError> {
         let io = |source| OverlayError::io(self.identity.uid, "remove its files", source);
-        remove_files(&*self.disk, &self.names).map_err(io)
+        remove_files(&*self.disk, &self.names).map_err(io)?;
+        drop_aside(self.data);
+        Ok(())
     }
 
     /// The version overlaid.
@@ -341,4 +316,13 @@ fn remove_files(disk: &dyn LocalDisk, names: &Names) -> io::Result<()> {
     disk.remove(&names.new_map)?;
     disk.remove(&names.data)?;
     disk.sync()
+}
+
+/// Closes a removed file in a thread of its own: only then the filesystem frees its space, which for a fragmented file takes it many
+/// seconds. Nothing depends on when it ends, or on the thread's being there at all.
+fn drop_aside(file: Box<dyn LocalFile>) {
+    let close = std::thread::Builder::new().name("overlay-close".to_owned());
+    if let Err(error) = close.spawn(move || drop(file)) {
+        tracing::debug!(%error, "a removed overlay was closed without a thread");
+    }
 }

@@ -54,8 +54,10 @@ impl Bitmap {
         &self.groups[page as usize / GROUP_PAGES].get_or_init(fresh)[page as usize % GROUP_PAGES]
     }
 
-    /// Gives `units` a state and notes the changed pages for the journal.
-    pub fn set(&self, units: Range<u64>, state: UnitState) {
+    /// Gives `units` a state and notes the changed pages for the journal. Returns by how many the units in
+    /// [`UnitState::Data`] grew.
+    pub fn set(&self, units: Range<u64>, state: UnitState) -> i64 {
+        let mut total = 0;
         let mut unit = units.start;
         while unit < units.end {
             let page = unit / PAGE_UNITS as u64;
@@ -63,6 +65,7 @@ impl Bitmap {
             let count = (PAGE_UNITS as u64 - first).min(units.end - unit);
             let mut slot = self.slot(page).write();
             let grown = slot.page.set(first as usize..(first + count) as usize, state);
+            total += grown;
             self.data_units.fetch_add(grown as u64, Ordering::Relaxed);
             let newly_dirty = !std::mem::replace(&mut slot.dirty, true);
             drop(slot);
@@ -71,6 +74,7 @@ impl Bitmap {
             }
             unit += count;
         }
+        total
     }
 
     /// State of `unit`, and the end (exclusive, at most `limit`) of the run of that state which begins there.

@@ -89,8 +89,8 @@ struct State {
     clock: i64,
     /// Effects still to succeed before all fail.
     left: Option<u64>,
-    /// Whether writes that need space fail.
-    full: bool,
+    /// Pages that can still be allocated; `None` when there is no end of them.
+    room: Option<u64>,
     /// Whether the next sync of a file fails, and with it the knowledge of what is durable.
     sync_fails: bool,
     effects: u64,
@@ -130,7 +130,16 @@ impl SimulatedDisk {
     }
 
     pub fn set_full(&self, full: bool) {
-        self.0.lock().full = full;
+        self.0.lock().room = full.then_some(0);
+    }
+
+    /// Lets so many more pages be allocated.
+    pub fn set_full_after(&self, pages: u64) {
+        self.0.lock().room = Some(pages);
+    }
+
+    pub fn allocated_bytes(&self) -> u64 {
+        self.0.lock().inodes.iter().map(|inode| inode.allocated.len() as u64 * PAGE).sum()
     }
 
     pub fn fail_next_sync(&self) {
@@ -250,14 +259,15 @@ impl SimulatedFile {
         let mut state = self.disk.0.lock();
         state.effect()?;
         state.clock += 1;
-        let (clock, full) = (state.clock, state.full);
+        let (clock, room) = (state.clock, state.room);
+        let mut left = room;
         let inode = &mut state.inodes[self.inode];
         inode.time = clock;
         let (change, result) = match change {
-            Change::Write(offset, bytes) if full => {
-                // As the kernel does it: page by page until one needs space.
+            Change::Write(offset, bytes) if let Some(room) = room => {
+                // As the kernel does it: page by page until one finds no space.
                 let pages = offset / PAGE..(offset + bytes.len() as u64).div_ceil(PAGE);
-                match pages.into_iter().find(|page| !inode.allocated.contains(page)) {
+                match pages.filter(|page| !inode.allocated.contains(page)).nth(room as usize) {
                     None => (Change::Write(offset, bytes), Ok(())),
                     Some(page) => {
                         let len = (page * PAGE).saturating_sub(offset) as usize;
@@ -269,7 +279,9 @@ impl SimulatedFile {
         };
         match &change {
             Change::Write(offset, bytes) if !bytes.is_empty() => {
+                let before = inode.allocated.len();
                 inode.allocated.extend(offset / PAGE..(offset + bytes.len() as u64).div_ceil(PAGE));
+                left = room.map(|room| room - (inode.allocated.len() - before) as u64);
             }
             Change::Write(..) => return result,
             Change::Punch(range) => inode.allocated.retain(|page| !range.contains(&(page * PAGE))),
@@ -285,6 +297,7 @@ impl SimulatedFile {
             }
             change => change,
         });
+        state.room = left;
         result
     }
 
@@ -325,8 +338,8 @@ impl LocalFile for SimulatedFile {
         Ok(self.with(|inode| inode.live.len() as u64))
     }
     fn allocated_bytes(&self) -> io::Result<u64> {
-        // So much that the overlay always looks for leftovers.
-        Ok(u64::MAX)
+        // So much, if anything, that an overlay opened again always looks for leftovers.
+        Ok(if self.with(|inode| inode.allocated.is_empty()) { 0 } else { u64::MAX })
     }
     fn next_allocated(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         Ok(self.with(|inode| inode.allocated.range(offset.div_ceil(PAGE)..).next().map(|p| p * PAGE..(p + 1) * PAGE)))

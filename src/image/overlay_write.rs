@@ -62,12 +62,26 @@ impl OverlayFile {
         // Read before the lock, so that a slow version below delays no other writer. It may be out of date under the lock
         // only in one way: the unit has left Base. It never goes back.
         let edges = self.edges(&range, base)?;
-        let request = Request { offset, bytes, units: units.clone(), edges };
-        let held = self.locks.lock(units.clone());
-        self.store(&request).map_err(|source| OverlayError::io(self.uid(), "write its data", source))?;
-        self.bitmap.set(units, UnitState::Data);
+        let request = Request { offset, bytes, units, edges };
+        loop {
+            match self.try_write(&request) {
+                // Space of earlier discards may be had for the asking.
+                Err(OverlayError::NoSpace { .. }) if self.has_space_to_free() => drop(self.free_some_space()),
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    fn try_write(&self, request: &Request<'_>) -> Result<(), OverlayError> {
+        let held = self.locks.lock(request.units.clone());
+        self.store(request).map_err(|source| {
+            // Visible bytes may have changed before it failed: the next sync has to cover them.
+            self.unsynced_bytes.fetch_add(1, Ordering::AcqRel);
+            OverlayError::io(self.uid(), "write its data", source)
+        })?;
+        self.bitmap.set(request.units.clone(), UnitState::Data);
         drop(held);
-        self.note_change(bytes.len() as u64);
+        self.note_change(request.bytes.len() as u64);
         Ok(())
     }
 
@@ -145,8 +159,8 @@ impl OverlayFile {
         self.data.write_at(part, at)
     }
 
-    /// Discards a range: it reads zero afterwards, and whole units in it give their local space back. Costs microseconds per GiB
-    /// and one journal entry, however long the range.
+    /// Discards a range: it reads zero afterwards. Whole units in it give their local space back, at once or, when much was stored
+    /// there, through [`Self::free_some_space`]. Costs microseconds per GiB and one journal entry, however long the range.
     ///
     /// # Errors
     /// As for [`Self::write_at`]: a unit covered in part is written to.
@@ -171,9 +185,9 @@ impl OverlayFile {
             return Ok(());
         }
         let held = self.locks.lock(whole.clone());
-        // State first: once a unit is Zero nobody reads the file under it, and whether its space comes back does not matter.
-        self.bitmap.set(whole.clone(), UnitState::Zero);
-        self.free_space(whole);
+        // State first: once a unit is Zero nobody reads the file under it, and when its space comes back does not matter.
+        let grown = self.bitmap.set(whole.clone(), UnitState::Zero);
+        self.free_discarded(whole, grown.unsigned_abs());
         drop(held);
         self.note_change(range.end - range.start);
         Ok(())
