@@ -124,7 +124,10 @@ impl DestinationPlan {
     /// When it cannot be opened, is in use, or is too small.
     pub fn execute(self, holes: Holes) -> Result<Destination, OpsError> {
         let written = self.written_path().to_owned();
-        let failed = |action| move |source| OpsError::Destination { path: written.clone(), action, source };
+        let failed = |action| {
+            let path = written.clone();
+            move |source| OpsError::Destination { path, action, source }
+        };
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600);
         match &self.how {

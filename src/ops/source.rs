@@ -9,7 +9,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-nix::ioctl_read!(blk_get_size_64, 0x12, 114, u64);
+mod ioctl {
+    nix::ioctl_read!(blk_get_size_64, 0x12, 114, u64);
+}
 
 /// Bytes of a block device (BLKGETSIZE64).
 ///
@@ -18,7 +20,7 @@ nix::ioctl_read!(blk_get_size_64, 0x12, 114, u64);
 pub fn device_bytes(device: &File) -> io::Result<u64> {
     let mut bytes = 0;
     // SAFETY: the ioctl writes one u64, and `bytes` is one.
-    unsafe { blk_get_size_64(device.as_raw_fd(), &raw mut bytes) }?;
+    unsafe { ioctl::blk_get_size_64(device.as_raw_fd(), &raw mut bytes) }?;
     Ok(bytes)
 }
 

@@ -1,0 +1,93 @@
+//! The overlays of this host: where they lie, and the pins on the target that keep what is below them readable, whatever
+//! other hosts delete.
+//!
+//! Order: an (empty) overlay is made, then its pin published, then the first write acknowledged. The other way round on the
+//! way out: the overlay goes, then its pin. So a pin of this host without an overlay means nothing and may go at any time; an overlay
+//! without a pin holds nothing acknowledged, or is about to go.
+
+use crate::catalog::VersionSummary;
+use crate::image::overlay::OverlayFile;
+use crate::repo::{RepoError, Repository};
+use crate::words::clock::ClockExt;
+use crate::words::ids::{DraftId, Uid};
+use crate::words::record::{Record, RecordKind, Stats, Verdict};
+use std::path::PathBuf;
+
+/// The directory of this host's overlays of a repository.
+pub fn directory(repo: &Repository) -> PathBuf {
+    repo.state_dir().join("overlays")
+}
+
+/// Whether this host holds an overlay of a version. When that cannot be told, it does.
+pub fn exists(repo: &Repository, uid: Uid) -> bool {
+    OverlayFile::exists(&directory(repo), uid).unwrap_or_else(|error| {
+        tracing::error!("{error}");
+        true
+    })
+}
+
+/// The confirmed pins of this host for a version.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn pins_of(repo: &Repository, version: Uid) -> Result<Vec<Record>, RepoError> {
+    Ok(own_pins(repo)?.into_iter().filter(|pin| pin.base == version).collect())
+}
+
+/// All confirmed pins of this host.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn own_pins(repo: &Repository) -> Result<Vec<Record>, RepoError> {
+    let pins = repo.catalog().records(RecordKind::Pin)?.into_iter();
+    let own = pins.filter(|(pin, verdict)| pin.host == repo.host() && *verdict == Verdict::Confirmed);
+    Ok(own.map(|(pin, _)| pin).collect())
+}
+
+/// Makes sure that a version is pinned by this host.
+///
+/// # Errors
+/// When the pin could not be published; nothing may be acknowledged then.
+pub fn pin(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError> {
+    if !pins_of(repo, version.uid)?.is_empty() {
+        return Ok(());
+    }
+    let record = Record {
+        uid: repo.clock().uid(),
+        kind: RecordKind::Pin,
+        created: repo.clock().now(),
+        host: repo.host(),
+        image: version.image,
+        base: version.uid,
+        supersedes: Uid::NIL,
+        draft: DraftId::NIL,
+        start: version.image,
+        broken: None,
+        attributes: version.attributes.clone(),
+        stats: Stats::default(),
+    };
+    repo.publish(&record, &[])
+}
+
+/// Removes this host's pins of a version whose overlay is gone.
+///
+/// # Errors
+/// When target or catalog fail. It can be repeated.
+pub fn unpin(repo: &Repository, version: Uid) -> Result<(), RepoError> {
+    pins_of(repo, version)?.iter().try_for_each(|pin| repo.remove_record(RecordKind::Pin, pin.uid))
+}
+
+/// Removes pins of this host that a crash has left behind: those without an overlay. Says how many there were.
+///
+/// # Errors
+/// When target or catalog fail. It can be repeated.
+pub fn drop_stale_pins(repo: &Repository) -> Result<usize, RepoError> {
+    let mut dropped = 0;
+    for pin in own_pins(repo)? {
+        if !exists(repo, pin.base) {
+            repo.remove_record(RecordKind::Pin, pin.uid)?;
+            dropped += 1;
+        }
+    }
+    Ok(dropped)
+}
