@@ -123,27 +123,6 @@ pub fn init(
     }
 }
 
-/// What opening found out.
-pub struct Session {
-    /// The repository.
-    pub repo: Arc<Repository>,
-    /// Set when it was made just now: where its recovery key was written to.
-    pub recovery_file: Option<PathBuf>,
-}
-
-/// Opens the repository. The embedded one is made when there is none yet.
-///
-/// # Errors
-/// When it cannot be opened or made.
-pub fn open_or_make(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-    monitor: &Arc<dyn Monitor>,
-) -> Result<Session, SetupError> {
-    let recovery_file = make_embedded(settings, clock)?;
-    Ok(Session { repo: open(settings, clock, monitor)?, recovery_file })
-}
-
 /// Makes the embedded repository if it is meant and not there. Returns where its recovery key is.
 ///
 /// # Errors
@@ -164,6 +143,19 @@ fn make_private(directory: &Path) -> Result<(), SetupError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|source| SetupError::Secret { path: directory.to_owned(), source })
+}
+
+/// Looks whether there is a repository, without opening it.
+///
+/// # Errors
+/// When there is none, or its target cannot be reached.
+pub fn probe(settings: &Settings) -> Result<(), SetupError> {
+    let target = target::open(&settings.target);
+    match target.get(&crate::format::layout::header()) {
+        Ok(_) => Ok(()),
+        Err(target::TargetError::NotFound { .. }) => Err(RepoError::NoRepository { target: target.describe() }.into()),
+        Err(error) => Err(RepoError::from(error).into()),
+    }
 }
 
 /// Opens the repository.
@@ -206,9 +198,8 @@ fn is_wrong(error: &KeyError) -> bool {
 
 /// A missing repository is more worth telling than a missing key.
 fn without_secret(settings: &Settings, missing: SetupError) -> SetupError {
-    let target = target::open(&settings.target);
-    match target.get(&crate::format::layout::header()) {
-        Err(target::TargetError::NotFound { .. }) => RepoError::NoRepository { target: target.describe() }.into(),
+    match probe(settings) {
+        Err(error @ SetupError::Repo(RepoError::NoRepository { .. })) => error,
         _ => missing,
     }
 }

@@ -1,22 +1,22 @@
 //! Asking a long verb to stop at the next safe place.
 
 use crate::ops::OpsError;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A flag that is raised once; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+/// A flag that is raised once, for example by a signal.
+#[derive(Debug, Clone, Copy)]
+pub struct Interrupt(&'static AtomicBool);
 
 impl Interrupt {
-    /// Shares a flag that something else raises, for example a signal handler.
-    pub fn new(flag: Arc<AtomicBool>) -> Self {
-        Self(flag)
+    /// One that nobody raises.
+    pub fn never() -> Self {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        Self(&NEVER)
     }
 
-    /// Asks to stop.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Watches a flag that something else raises.
+    pub fn new(flag: &'static AtomicBool) -> Self {
+        Self(flag)
     }
 
     /// # Errors

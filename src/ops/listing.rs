@@ -118,13 +118,18 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a version is meant.
-    pub fn matches(&self, attributes: &Attributes, now: Stamp) -> bool {
-        let named = |wanted: &Name| {
-            let rest = attributes.name.as_str().strip_prefix(wanted.as_str());
+    /// Whether a name is meant.
+    pub fn is_named(&self, name: &Name) -> bool {
+        let below = |wanted: &Name| {
+            let rest = name.as_str().strip_prefix(wanted.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        self.name.as_ref().is_none_or(named)
+        self.name.as_ref().is_none_or(below)
+    }
+
+    /// Whether a version is meant.
+    pub fn matches(&self, attributes: &Attributes, now: Stamp) -> bool {
+        self.is_named(&attributes.name)
             && self.tags.iter().all(|tag| attributes.tags.contains(tag))
             && (!self.expired || attributes.expire.is_some_and(|expire| expire <= now))
             && (!self.invalid || attributes.validity != Validity::Valid)
