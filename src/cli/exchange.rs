@@ -29,7 +29,9 @@ pub fn export(context: &Context, args: &Export) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(&export)?;
     text.push('\n');
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AlreadyExists => OpsError::refused(format!("{} exists: nothing was written", args.file.display())),
+        io::ErrorKind::AlreadyExists => {
+            OpsError::refused(format!("{} exists: nothing was written", args.file.display()))
+        }
         _ => OpsError::Destination { path: args.file.clone(), action: "written", source },
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(&args.file).map_err(failed)?;

@@ -91,7 +91,8 @@ fn make(
 /// When it is in use, or its daemon does not end in time.
 pub fn umount(context: &Context, args: &Umount) -> anyhow::Result<()> {
     context.log_to_stderr();
-    let patience = parse_seconds(&args.timeout).map_err(|problem| OpsError::refused(format!("--timeout: {problem}")))?;
+    let patience =
+        parse_seconds(&args.timeout).map_err(|problem| OpsError::refused(format!("--timeout: {problem}")))?;
     let settings = context.settings(&[])?;
     Ok(umount::umount(&args.dir, &pidfile::run_dir(&settings.state_dir), patience)?)
 }

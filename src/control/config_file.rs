@@ -9,10 +9,8 @@ use toml::de::{DeTable, DeValue};
 /// # Errors
 /// When it cannot be read or is no TOML, and for a key that is none: a misspelt setting must not be ignored.
 pub fn read(path: &Path) -> Result<Vec<Given>, SettingsError> {
-    let text = std::fs::read_to_string(path).map_err(|error| SettingsError::FileUnreadable {
-        path: path.to_owned(),
-        problem: error.to_string(),
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| SettingsError::FileUnreadable { path: path.to_owned(), problem: error.to_string() })?;
     // Relative paths in it are relative to where it lies.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     parse(&text, &path)
@@ -61,7 +59,8 @@ mod tests {
 
     #[test]
     fn all_kinds_of_values() {
-        let text = "# mine\ntarget = \"dir:/b\"\nmin-age-days = 9\nallow-other = true\ntemporary-names = ['*.a', '*.b']\n";
+        let text =
+            "# mine\ntarget = \"dir:/b\"\nmin-age-days = 9\nallow-other = true\ntemporary-names = ['*.a', '*.b']\n";
         let given = parse(text, Path::new("/c.toml")).unwrap();
         let find = |key| given.iter().find(|given| given.key == key).unwrap();
         assert_eq!(find(Key::MinAgeDays).text, "9");

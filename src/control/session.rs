@@ -80,11 +80,7 @@ pub struct Initialized {
 ///
 /// # Errors
 /// When there is one already, or something else lies there; then a key file just made is taken away again.
-pub fn init(
-    settings: &Settings,
-    parameters: &Parameters,
-    clock: &Arc<dyn Clock>,
-) -> Result<Initialized, SetupError> {
+pub fn init(settings: &Settings, parameters: &Parameters, clock: &Arc<dyn Clock>) -> Result<Initialized, SetupError> {
     let mut secrets = Vec::new();
     if let Some(path) = &settings.passphrase_file {
         secrets.push(key_file::read_passphrase(path)?);

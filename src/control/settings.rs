@@ -401,7 +401,9 @@ mod tests {
     fn errors_name_the_place() {
         let text = |result: Result<Settings, SettingsError>| result.unwrap_err().to_string();
         let state = (Key::StateDir, "/s");
-        assert!(text(resolve(&[(Key::Memory, "1M"), state], &[], &[], false)).starts_with("--memory: 1M is too little"));
+        assert!(
+            text(resolve(&[(Key::Memory, "1M"), state], &[], &[], false)).starts_with("--memory: 1M is too little")
+        );
         let wrong = text(resolve(&[state], &[], &[("BACKYFS_TARGET", "ftp:x")], false));
         assert!(wrong.starts_with("BACKYFS_TARGET: "), "{wrong}");
         assert!(text(resolve(&[state], &["colour=red"], &[], false)).contains("\"colour=red\" is not known"));

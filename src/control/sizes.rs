@@ -74,7 +74,9 @@ mod tests {
 
     #[test]
     fn sizes_for_people() {
-        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1024, "1.0 KiB"), (64 << 20, "64.0 MiB"), (4000 << 20, "3.9 GiB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1024, "1.0 KiB"), (64 << 20, "64.0 MiB"), (4000 << 20, "3.9 GiB")]
+        {
             assert_eq!(show_bytes(bytes), text);
         }
     }

@@ -8,6 +8,7 @@ use crate::ops::OpsError;
 use crate::ops::page_cache;
 use crate::ops::source::device_bytes;
 use crate::words::attribute::FileAttributes;
+use crate::words::zero::is_zero;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// What an unfinished file is called: its name and this.
 pub const PART_SUFFIX: &str = ".backyfs-part";
+/// The smallest hole worth leaving in a file.
+const HOLE_BYTES: usize = 16 << 10;
 
 /// Whether something that exists may be overwritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +198,27 @@ impl Destination {
     /// When it cannot be written.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), OpsError> {
         self.file.write_all_at(data, offset).map_err(self.failed("written"))
+    }
+
+    /// Writes to a place that reads as zero: parts that are zero are left as holes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_sparsely(&self, offset: u64, data: &[u8]) -> Result<(), OpsError> {
+        let mut pieces = data.chunks(HOLE_BYTES).zip((offset..).step_by(HOLE_BYTES)).peekable();
+        while let Some((piece, at)) = pieces.next() {
+            if is_zero(piece) {
+                continue;
+            }
+            // Neighbours are written together.
+            let mut len = piece.len();
+            while let Some((next, _)) = pieces.next_if(|(next, _)| !is_zero(next)) {
+                len += next.len();
+            }
+            let from = usize::try_from(at - offset).unwrap_or(0);
+            self.write(at, &data[from..from + len])?;
+        }
+        Ok(())
     }
 
     /// Makes a range read as zero.

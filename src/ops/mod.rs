@@ -3,6 +3,8 @@
 pub mod backup;
 pub mod commit;
 pub mod compare;
+#[cfg(test)]
+mod crash_tests;
 pub mod destination;
 pub mod error;
 mod interrupt;

@@ -20,7 +20,8 @@ pub fn absent(file: &File, range: &Range<u64>) -> Vec<Range<u64>> {
     let page = page_bytes();
     let mut resident = vec![0u8; len_bytes.div_ceil(page)];
     // SAFETY: a fresh private mapping, which is never read, only asked about; a failure is MAP_FAILED.
-    let at = unsafe { libc::mmap(ptr::null_mut(), len_bytes, libc::PROT_NONE, libc::MAP_SHARED, file.as_raw_fd(), offset) };
+    let at =
+        unsafe { libc::mmap(ptr::null_mut(), len_bytes, libc::PROT_NONE, libc::MAP_SHARED, file.as_raw_fd(), offset) };
     if at == libc::MAP_FAILED {
         return Vec::new();
     }

@@ -288,7 +288,11 @@ impl Work<'_> {
         }
         match self.repo.read_block(id) {
             Ok(block) => {
-                self.destination.write(offset, &block[..len])?;
+                if self.destination.is_fresh() && self.options.holes == Holes::Keep {
+                    self.destination.write_sparsely(offset, &block[..len])?;
+                } else {
+                    self.destination.write(offset, &block[..len])?;
+                }
                 self.monitor.count(Counter::BytesWritten, len as u64);
                 self.advance(&self.written, len as u64);
                 Ok(())

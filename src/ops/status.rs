@@ -115,8 +115,11 @@ fn drafts(repo: &Repository) -> Result<Vec<DraftRow>, OpsError> {
 
 fn overlays(repo: &Repository) -> Result<Vec<OverlayRow>, OpsError> {
     let directory = crate::ops::overlays::directory(repo);
-    let found = crate::image::overlay::OverlayFile::list(&directory)
-        .map_err(|source| OpsError::Destination { path: directory, action: "listed", source })?;
+    let found = crate::image::overlay::OverlayFile::list(&directory).map_err(|source| OpsError::Destination {
+        path: directory,
+        action: "listed",
+        source,
+    })?;
     Ok(found
         .into_iter()
         .map(|(uid, local_bytes)| OverlayRow {

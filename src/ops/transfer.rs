@@ -131,7 +131,12 @@ fn attributes(exported: &ExportedAttributes, now: Stamp) -> Result<Attributes, S
         name: Name::new(&exported.name).map_err(|error| error.to_string())?,
         snapshot_name: exported.snapshot_name.clone(),
         tags: label::parse_tags(&exported.tags).map_err(|error| error.to_string())?,
-        expire: exported.expire.as_deref().map(|text| Stamp::parse(text, now)).transpose().map_err(|e| e.to_string())?,
+        expire: exported
+            .expire
+            .as_deref()
+            .map(|text| Stamp::parse(text, now))
+            .transpose()
+            .map_err(|e| e.to_string())?,
         protected: exported.protected,
         validity: match exported.valid.as_str() {
             "valid" => Validity::Valid,

@@ -34,7 +34,8 @@ impl Repository {
             read => return read,
         }
         let bytes = self.core.target.get(&layout::pack(id))?;
-        let kind = pack::kind_of(&bytes).ok_or_else(|| RepoError::format(layout::pack(id).as_str())(nothing_in_it()))?;
+        let kind =
+            pack::kind_of(&bytes).ok_or_else(|| RepoError::format(layout::pack(id).as_str())(nothing_in_it()))?;
         Ok(PackContents { pack: id, kind, size_bytes: bytes.len() as u64, blocks: pack::rescan(&bytes) })
     }
 
@@ -82,5 +83,10 @@ fn is_short(error: &RepoError) -> bool {
 }
 
 fn nothing_in_it() -> FormatError {
-    FormatError::Field { what: "pack", field: "blocks", value: "none".into(), problem: "it has no readable header and no block" }
+    FormatError::Field {
+        what: "pack",
+        field: "blocks",
+        value: "none".into(),
+        problem: "it has no readable header and no block",
+    }
 }
