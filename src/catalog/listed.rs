@@ -59,6 +59,17 @@ impl Catalog {
         })
     }
 
+    /// The newest of all confirmed versions.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn newest_version(&self) -> Result<Option<(Stamp, Uid)>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let row = tables.listed.rev_prefix_iter(txn, &[key::kind_byte(RecordKind::Version)])?.next();
+            row.map(|row| key::moment(row?.0, "listed")).transpose()
+        })
+    }
+
     /// All confirmed versions, oldest first.
     ///
     /// # Errors

@@ -22,6 +22,21 @@ impl Catalog {
         self.store.read(|tables, txn| named(tables, txn, Tree::Versions, name))
     }
 
+    /// The confirmed versions of a name from one moment to another (both included), oldest first. Costs what it returns.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn versions_between(&self, name: &Name, first: Stamp, last: Stamp) -> Result<Vec<(Stamp, Uid)>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let Some(node) = names::find(tables, txn, Tree::Versions, name)? else { return Ok(Vec::new()) };
+            let from = key::named(node, first, Uid::NIL);
+            let to = key::named(node, last, Uid::from_bytes([u8::MAX; Uid::LEN]));
+            let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(&from), Bound::Included(&to));
+            let rows = tables.named.range(txn, &range)?;
+            rows.map(|row| key::moment(row?.0, "named")).collect()
+        })
+    }
+
     /// The newest confirmed version of a name that is not incomplete.
     ///
     /// # Errors
@@ -68,6 +83,15 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn children(&self, dir: Option<&str>) -> Result<Vec<Child>, CatalogError> {
         self.store.read(|tables, txn| names::children(tables, txn, Tree::Versions, dir))
+    }
+
+    /// What stands at a path of names: a name, a directory of names, or both; `None` when neither. Costs the same however
+    /// many names there are.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn place(&self, path: &str) -> Result<Option<Child>, CatalogError> {
+        self.store.read(|tables, txn| names::place(tables, txn, Tree::Versions, path))
     }
 
     /// The newest confirmed draft record of a name, with its attributes as they stand.

@@ -6,7 +6,7 @@
 use crate::catalog::key;
 use crate::catalog::store::Fault;
 use crate::catalog::tables::Tables;
-use crate::words::name::Name;
+use crate::words::name::{Name, check_component};
 use heed::{RoTxn, RwTxn};
 
 /// Which tree: the number of its root.
@@ -79,6 +79,16 @@ fn walk(tables: &Tables, txn: &RoTxn, tree: Tree, path: &str) -> Result<Option<N
 pub(super) fn find(tables: &Tables, txn: &RoTxn, tree: Tree, name: &Name) -> Result<Option<u64>, Fault> {
     let end = walk(tables, txn, tree, name.as_str())?;
     Ok(end.filter(|node| node.names > 0).map(|node| node.number))
+}
+
+/// What stands at a path: a name, a directory of names, or both.
+pub(super) fn place(tables: &Tables, txn: &RoTxn, tree: Tree, path: &str) -> Result<Option<Child>, Fault> {
+    if path.split('/').any(|component| check_component(component).is_err()) {
+        return Ok(None);
+    }
+    let component = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let found = walk(tables, txn, tree, path)?;
+    Ok(found.map(|node| Child { component, is_name: node.names > 0, is_dir: node.children > 0 }))
 }
 
 /// Counts one more version of a name, making its nodes as needed; the number of its node.

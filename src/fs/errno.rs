@@ -2,9 +2,12 @@
 //! calls name it (errno(3)).
 
 use crate::catalog::CatalogError;
+use crate::image::overlay::{AccessError, OverlayError};
+use crate::ops::remove::{Refusal, RemoveError};
 use crate::repo::RepoError;
 use crate::target::TargetError;
 use std::fmt;
+use std::io;
 
 /// An error number as a system call returns it. Always positive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,39 +105,18 @@ impl Errno {
     }
 }
 
-impl From<std::io::Error> for Errno {
-    fn from(error: std::io::Error) -> Self {
-        error.raw_os_error().map_or(Self::EIO, Self::from_code)
-    }
-}
-
-impl From<&RepoError> for Errno {
-    fn from(error: &RepoError) -> Self {
-        match error {
-            RepoError::Target(error) => Self::from(&**error),
-            RepoError::Catalog(error) => Self::from(&**error),
-            RepoError::NoSuchVersion { .. } | RepoError::Ambiguous { .. } => Self::ENOENT,
-            RepoError::NameCollision { .. } => Self::EEXIST,
-            RepoError::Refused { .. } => Self::EPERM,
-            RepoError::State { source, .. } => source.raw_os_error().map_or(Self::EIO, Self::from_code),
-            _ => Self::EIO,
-        }
-    }
-}
-
-impl From<RepoError> for Errno {
-    fn from(error: RepoError) -> Self {
-        Self::from(&error)
-    }
+/// An error of a call that has a number, unless it says no more than that something failed.
+fn of_io(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_code)
 }
 
 impl From<&TargetError> for Errno {
     fn from(error: &TargetError) -> Self {
         match error {
             TargetError::NoSpace { .. } => Self::ENOSPC,
-            TargetError::Denied { source, .. } if source.raw_os_error() == Some(libc::EROFS) => Self::EROFS,
+            TargetError::Denied { source, .. } if of_io(source) == Self::EROFS => Self::EROFS,
             TargetError::Denied { .. } => Self::EACCES,
-            // A missing object is damage to whoever reads: the name they asked for does exist.
+            // An object that is missing is damage for whoever reads a file, not a missing file.
             _ => Self::EIO,
         }
     }
@@ -144,16 +126,74 @@ impl From<&CatalogError> for Errno {
     fn from(error: &CatalogError) -> Self {
         match error {
             CatalogError::NoSpace { .. } => Self::ENOSPC,
+            CatalogError::Busy { .. } => Self::EBUSY,
             _ => Self::EIO,
         }
     }
 }
 
-impl From<CatalogError> for Errno {
-    fn from(error: CatalogError) -> Self {
-        Self::from(&error)
+impl From<&RepoError> for Errno {
+    fn from(error: &RepoError) -> Self {
+        match error {
+            RepoError::Target(error) => (&**error).into(),
+            RepoError::Catalog(error) => (&**error).into(),
+            RepoError::NoSuchVersion { .. } | RepoError::Ambiguous { .. } => Self::ENOENT,
+            RepoError::NameCollision { .. } | RepoError::AlreadyExists { .. } => Self::EEXIST,
+            RepoError::Refused { .. } => Self::EPERM,
+            RepoError::State { source, .. } => of_io(source),
+            _ => Self::EIO,
+        }
     }
 }
+
+impl From<&OverlayError> for Errno {
+    fn from(error: &OverlayError) -> Self {
+        match error {
+            OverlayError::NoSpace { .. } | OverlayError::OutOfRange { .. } => Self::ENOSPC,
+            OverlayError::TooLarge { .. } => Self::EFBIG,
+            OverlayError::InUse { .. } => Self::EBUSY,
+            _ => Self::EIO,
+        }
+    }
+}
+
+impl From<&AccessError<RepoError>> for Errno {
+    fn from(error: &AccessError<RepoError>) -> Self {
+        match error {
+            AccessError::Overlay(error) => error.into(),
+            AccessError::Base(error) => error.into(),
+        }
+    }
+}
+
+impl From<&RemoveError> for Errno {
+    fn from(error: &RemoveError) -> Self {
+        match error {
+            RemoveError::Refused { refusal: Refusal::Protected | Refusal::Young { .. }, .. } => Self::EPERM,
+            RemoveError::Refused { refusal: Refusal::Overlaid | Refusal::InUse { .. }, .. } => Self::EBUSY,
+            RemoveError::Repo(error) => error.into(),
+        }
+    }
+}
+
+impl From<&io::Error> for Errno {
+    fn from(error: &io::Error) -> Self {
+        of_io(error)
+    }
+}
+
+/// The same by value, for `?`.
+macro_rules! by_value {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Errno {
+            fn from(error: $error) -> Self {
+                (&error).into()
+            }
+        })*
+    };
+}
+
+by_value!(TargetError, CatalogError, RepoError, OverlayError, AccessError<RepoError>, RemoveError, io::Error);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,6 +215,7 @@ impl std::error::Error for Errno {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::ids::Uid;
 
     #[test]
     fn names_and_numbers() {
@@ -184,5 +225,38 @@ mod tests {
         assert_eq!(Errno::from_code(9999).to_string(), "errno 9999");
         assert_eq!(Errno::from(std::io::Error::from_raw_os_error(libc::ENOSPC)), Errno::ENOSPC);
         assert_eq!(Errno::from(std::io::Error::other("x")), Errno::EIO);
+    }
+
+    #[test]
+    fn errors_of_the_layers_below() {
+        let os = io::Error::from_raw_os_error;
+        let denied = |code| {
+            let (target, key) = ("dir:/t".to_owned(), "packs/x".to_owned());
+            RepoError::from(TargetError::Denied { target, action: "put", key, source: os(code) })
+        };
+        let full = TargetError::NoSpace {
+            target: "dir:/t".into(),
+            action: "put",
+            key: "packs/x".into(),
+            source: os(libc::EDQUOT),
+        };
+        let uid = Uid::NIL;
+        let refused = |refusal| RemoveError::Refused { uid, refusal };
+        for (errno, expected) in [
+            (Errno::from(RepoError::from(full)), Errno::ENOSPC),
+            (Errno::from(denied(libc::EROFS)), Errno::EROFS),
+            (Errno::from(denied(libc::EACCES)), Errno::EACCES),
+            (Errno::from(RepoError::NoSuchVersion { spec: "x".into() }), Errno::ENOENT),
+            (Errno::from(RepoError::NameCollision { name: "a".into(), other: "a/b".into() }), Errno::EEXIST),
+            (Errno::from(RepoError::Refused { uid, reason: "x".into() }), Errno::EPERM),
+            (Errno::from(RepoError::Stopped), Errno::EIO),
+            (Errno::from(CatalogError::NoSpace { path: "/s".into() }), Errno::ENOSPC),
+            (Errno::from(OverlayError::NoSpace { uid, what: "x" }), Errno::ENOSPC),
+            (Errno::from(AccessError::<RepoError>::from(OverlayError::InUse { uid })), Errno::EBUSY),
+            (Errno::from(refused(Refusal::Young { age_days: 0, min_age_days: 6 })), Errno::EPERM),
+            (Errno::from(refused(Refusal::Overlaid)), Errno::EBUSY),
+        ] {
+            assert_eq!(errno, expected);
+        }
     }
 }

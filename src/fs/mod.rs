@@ -1,8 +1,10 @@
 //! The tree as the kernel sees it: inodes, handles, errors. Plain structs in and out.
 
 pub mod errno;
+pub mod filesystem;
 pub mod incoming;
 pub mod nodes;
 pub mod process;
 pub mod process_watch;
 pub mod seam;
+pub mod trees;

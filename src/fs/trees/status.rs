@@ -1,0 +1,96 @@
+//! `status/`: text that is made when it is looked at.
+
+use crate::fs::incoming::DraftSummary;
+use crate::fs::nodes::StatusFile;
+use crate::fs::seam::Answer;
+use crate::fs::trees::Trees;
+use crate::image::overlay::OverlayFile;
+use crate::ops::overlays;
+use crate::words::stamp::Stamp;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+/// Makes the text of a file.
+pub type StatusText = Box<dyn Fn() -> String + Send + Sync>;
+
+/// Says which drafts there are.
+pub type Drafts = Box<dyn Fn() -> Answer<Vec<DraftSummary>> + Send + Sync>;
+
+/// Where the texts come from that are not made here.
+pub(super) struct Status {
+    drafts: Drafts,
+    config: OnceLock<StatusText>,
+    counters: OnceLock<StatusText>,
+}
+
+impl Status {
+    pub(super) fn new(drafts: Drafts) -> Self {
+        Self { drafts, config: OnceLock::new(), counters: OnceLock::new() }
+    }
+
+    /// Sets the source of `config` or `counters`; the first stands, the other files are made here.
+    pub(super) fn set(&self, file: StatusFile, text: StatusText) {
+        let source = match file {
+            StatusFile::Config => &self.config,
+            StatusFile::Counters => &self.counters,
+            StatusFile::Overlays | StatusFile::Drafts => return,
+        };
+        let _ = source.set(text);
+    }
+
+    fn drafts_text(&self) -> String {
+        let drafts = match (self.drafts)() {
+            Ok(drafts) => drafts,
+            Err(error) => return format!("the drafts cannot be listed: {error}\n"),
+        };
+        let lines = drafts.into_iter();
+        lines.map(|draft| format!("{} {} {}\n", draft.size_bytes, draft.name, draft.state)).collect()
+    }
+}
+
+/// The file of a name.
+pub(super) fn find(component: &str) -> Option<StatusFile> {
+    StatusFile::ALL.into_iter().find(|file| file.file_name() == component)
+}
+
+impl Trees {
+    pub(super) fn status_text(&self, file: StatusFile) -> String {
+        let made = |source: &OnceLock<StatusText>| source.get().map(|text| text()).unwrap_or_default();
+        match file {
+            StatusFile::Drafts => self.status.drafts_text(),
+            StatusFile::Overlays => self.overlays_text(),
+            StatusFile::Config => made(&self.status.config),
+            StatusFile::Counters => made(&self.status.counters),
+        }
+    }
+
+    /// One line for each overlay of this host: uid, bytes written, last write, name. One that cannot be opened is listed too.
+    fn overlays_text(&self) -> String {
+        let listed = OverlayFile::list(&overlays::directory(&self.repo)).unwrap_or_else(|error| {
+            tracing::error!("the overlays cannot be listed: {error}");
+            Vec::new()
+        });
+        let mut text = String::new();
+        for (uid, local_bytes) in listed {
+            let Ok(version) = self.version(uid) else {
+                let _ = writeln!(text, "{uid} ? ? ({local_bytes} bytes of an overlay whose version is gone)");
+                continue;
+            };
+            let name = &version.attributes.name;
+            let deleted = if self.is_orphan(uid).unwrap_or(false) { " (deleted by another host)" } else { "" };
+            let _ = match self.disks.existing(&version) {
+                Ok(Some(disk)) => {
+                    let written = disk.last_write().map(|at| {
+                        let millis = at.seconds.saturating_mul(1000).saturating_add(i64::from(at.nanos / 1_000_000));
+                        Stamp::from_millis(millis).to_seconds_text()
+                    });
+                    let written = written.as_deref().unwrap_or("never");
+                    writeln!(text, "{uid} {} {written} {name}{deleted}", disk.overlay_bytes())
+                }
+                Ok(None) => continue,
+                Err(error) => writeln!(text, "{uid} ? ? {name}{deleted} (cannot be opened: {error})"),
+            };
+        }
+        text
+    }
+}
