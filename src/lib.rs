@@ -19,6 +19,10 @@ pub mod image;
 
 pub mod ops;
 
+pub mod control;
+
 pub mod fs;
 
 pub mod fuse;
+
+pub mod cli;

@@ -7,7 +7,7 @@ pub mod daemon;
 mod holders;
 mod invalidator;
 pub mod mount;
-mod mountinfo;
+pub mod mountinfo;
 pub mod options;
 pub mod pidfile;
 mod reply;

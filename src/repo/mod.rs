@@ -12,6 +12,7 @@ pub mod error;
 pub mod learn;
 pub mod open;
 pub mod packer;
+pub mod packs;
 pub mod pipeline;
 pub mod publish;
 pub mod read;

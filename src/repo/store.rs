@@ -98,6 +98,11 @@ impl Core {
 }
 
 impl Repository {
+    /// The id that a whole block has, stored or not.
+    pub fn data_id(&self, plain: &[u8]) -> BlockId {
+        self.core.sealer.data_id(plain)
+    }
+
     /// Stores a map node.
     ///
     /// # Errors

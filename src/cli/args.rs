@@ -1,0 +1,309 @@
+//! What can be typed.
+
+use crate::control::Key;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+VERSION is a uid, the unique beginning of one, NAME (its latest), or NAME@2026-11-22.
+
+Exit codes: 0 done; 1 refused, not set up, or not understood; 5 the source cannot be read; 6 the target failed; \
+20 damage was found; 100 anything else; 130 interrupted.";
+
+/// A filesystem for backups of disks: mount it, and copying an image into incoming/ is the backup.
+#[derive(Debug, Parser)]
+#[command(name = "backyfs", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The command line as clap knows it, for tests and manuals.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Settings that every command takes. Each can be a key of the configuration file, a mount option and a variable, too.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Settings (also BACKYFS_NAME, keys of the configuration file, and mount options)")]
+pub struct Globals {
+    /// Configuration file [default: /etc/backyfs.toml, or ~/.config/backyfs.toml for users]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<String>,
+    /// Where the repository is, for example dir:/srv/backup [default: one in the state directory]
+    #[arg(long, global = true)]
+    pub target: Option<String>,
+    /// Local state [default: /var/lib/backyfs, or ~/.local/state/backyfs for users]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<String>,
+    /// File with the key [default: `key` in the state directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<String>,
+    /// File with a passphrase, or the recovery key
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<String>,
+    /// Memory for caches and buffers [default: 256M]
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Versions younger than this are deleted only with --force [default: 6]
+    #[arg(long, global = true, value_name = "DAYS")]
+    pub min_age_days: Option<String>,
+    /// Patterns of names in incoming/ that become versions only when renamed, for example '*.part'
+    #[arg(long, global = true, value_name = "PATTERNS")]
+    pub temporary_names: Option<String>,
+    /// A close() that takes longer fails [default: 10m]
+    #[arg(long, global = true, value_name = "TIME")]
+    pub commit_timeout: Option<String>,
+    /// Unfinished copies in incoming/ go after this [default: 7]
+    #[arg(long, global = true, value_name = "DAYS")]
+    pub draft_expire_days: Option<String>,
+    /// Log of the daemon [default: `backyfs.log` in the state directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log_file: Option<String>,
+    /// Let other users use the mount, as far as owner and mode allow [default: no]
+    #[arg(long, global = true, value_name = "YES|NO", num_args = 0..=1, default_missing_value = "yes", require_equals = true)]
+    pub allow_other: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// No progress
+    #[arg(long, short, global = true, help_heading = "Output")]
+    pub quiet: bool,
+    /// Say more; twice, say everything
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub verbose: u8,
+}
+
+impl Globals {
+    /// The settings that were given as flags.
+    pub fn settings(&self) -> Vec<(Key, String)> {
+        let given = [
+            (Key::Config, &self.config),
+            (Key::Target, &self.target),
+            (Key::StateDir, &self.state_dir),
+            (Key::KeyFile, &self.key_file),
+            (Key::PassphraseFile, &self.passphrase_file),
+            (Key::Memory, &self.memory),
+            (Key::MinAgeDays, &self.min_age_days),
+            (Key::TemporaryNames, &self.temporary_names),
+            (Key::CommitTimeout, &self.commit_timeout),
+            (Key::DraftExpireDays, &self.draft_expire_days),
+            (Key::LogFile, &self.log_file),
+            (Key::AllowOther, &self.allow_other),
+        ];
+        given.into_iter().filter_map(|(key, text)| Some((key, text.clone()?))).collect()
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a repository, and a key file if there is none; shows the recovery key once
+    Init(Init),
+    /// Mount the repository; returns when the mount answers
+    Mount(Mount),
+    /// Finish what was written, unmount, and wait for the daemon to end
+    Umount(Umount),
+    /// Repository, target, space, unfinished copies, mounts
+    Status,
+    /// Back up a file or a block device; prints the uid of the version
+    Backup(Backup),
+    /// Restore a version to a file, a block device, or - for standard output
+    Restore(Restore),
+    /// List versions, oldest first
+    Ls(Ls),
+    /// Everything about a version
+    Show(One),
+    /// What differs between two versions
+    Diff(Diff),
+    /// Who takes the space, and what deleting would free
+    Du(Du),
+    /// Add tags to a version
+    Tag(Tags),
+    /// Remove tags from a version
+    Untag(Tags),
+    /// Set when a version may be pruned
+    Expire(Expire),
+    /// Keep versions from being deleted
+    Protect(Many),
+    /// Allow versions to be deleted again
+    Unprotect(Many),
+    /// Delete versions
+    Rm(Rm),
+    /// Write a version's metadata as JSON
+    Export(Export),
+    /// Publish an exported version again, while its blocks are there
+    Import(Import),
+    /// Learn the catalog anew from the target
+    Rebuild(Rebuild),
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Bytes per block: a power of two, 4K to 4M
+    #[arg(long, value_name = "SIZE", default_value = "256K")]
+    pub block_size: String,
+    /// zstd level, -7 to 19
+    #[arg(long, value_name = "LEVEL", default_value_t = crate::control::session::ZSTD_LEVEL_DEFAULT, allow_negative_numbers = true)]
+    pub zstd_level: i32,
+    /// Bytes at which packs are closed
+    #[arg(long, value_name = "SIZE", default_value = "32M")]
+    pub pack_size: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// An empty directory
+    pub dir: PathBuf,
+    /// Mount options: settings (target=dir:/x,memory=1G) and those of mount(8)
+    #[arg(short = 'o', long = "options", value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    /// Do not go into the background; log to standard error
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Umount {
+    /// Where it is mounted
+    pub dir: PathBuf,
+    /// How long to wait for the daemon to finish
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub timeout: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// A file or a block device
+    pub source: PathBuf,
+    /// Name of the backup
+    pub name: String,
+    /// Which snapshot of the source this is
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub snapshot: String,
+    /// Tags (several times, or with commas)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// When it may be pruned: 2026-12-24, 30d, 2w
+    #[arg(long, value_name = "DATE")]
+    pub expire: Option<String>,
+    /// Version it resembles, instead of the newest of its name
+    #[arg(long, value_name = "VERSION")]
+    pub from: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// What to restore
+    pub version: String,
+    /// A new file, a block device, or -
+    pub destination: PathBuf,
+    /// Overwrite what exists
+    #[arg(long)]
+    pub force: bool,
+    /// Go on with a restore that did not finish: write only what differs
+    #[arg(long = "continue")]
+    pub resume: bool,
+    /// Whether holes take no space in a file
+    #[arg(long, value_name = "YES|NO", num_args = 0..=1, default_value = "yes", default_missing_value = "yes", require_equals = true, value_parser = ["yes", "no"])]
+    pub sparse: String,
+    /// Write zeros for blocks that are damaged, and list them
+    #[arg(long)]
+    pub skip_damaged: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only this name, or names in this directory
+    pub name: Option<String>,
+    /// Only versions with this tag
+    #[arg(long, short, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// Only versions that may be pruned
+    #[arg(long)]
+    pub expired: bool,
+    /// Only versions that are damaged or incomplete
+    #[arg(long)]
+    pub invalid: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct One {
+    /// Which
+    pub version: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Many {
+    /// Which
+    #[arg(required = true, value_name = "VERSION")]
+    pub versions: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The older version
+    pub from: String,
+    /// The newer version
+    pub to: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Du {
+    /// Only this name, or names in this directory
+    pub name: Option<String>,
+    /// One line for each name instead of each version
+    #[arg(long)]
+    pub names: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Tags {
+    /// Which
+    pub version: String,
+    /// Tags
+    #[arg(required = true, value_name = "TAG")]
+    pub tags: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Expire {
+    /// Which
+    pub version: String,
+    /// 2026-12-24, 2026-12-24T18:00:00Z, 30d, 2w; `never` or '' takes it away
+    pub date: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Rm {
+    /// Which: a uid, the beginning of one, or NAME@DATE
+    #[arg(required = true, value_name = "VERSION")]
+    pub versions: Vec<String>,
+    /// Delete young versions, too (never protected ones)
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Which
+    pub version: String,
+    /// A new file, or - for standard output
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A file that `export` wrote, or - for standard input
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// Look into every pack, as if all index fragments were lost
+    #[arg(long)]
+    pub from_packs: bool,
+}

@@ -1,0 +1,123 @@
+//! `backup` and `restore`.
+
+use crate::cli::args::{Backup, Restore};
+use crate::cli::exit;
+use crate::cli::output;
+use crate::cli::progress::line;
+use crate::cli::setup::{Context, Open, interrupt};
+use crate::control::sizes::show_bytes;
+use crate::ops::backup::{self, Backup as Job};
+use crate::ops::destination::{Consent, Holes, PART_SUFFIX, Start};
+use crate::ops::listing::VersionDetails;
+use crate::ops::restore::{self, OnDamage, Options, Restored};
+use crate::ops::{OpsError, label};
+use crate::words::name::Name;
+use crate::words::record::Stats;
+use std::io;
+use std::process::ExitCode;
+
+/// `backyfs backup`.
+///
+/// # Errors
+/// When nothing was published.
+pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<()> {
+    let name = Name::new(&args.name).map_err(|error| OpsError::refused(error.to_string()))?;
+    let tags = label::parse_tags(&args.tag)?;
+    let expire = args.expire.as_deref().map(|text| label::parse_expire(text, context.clock.now())).transpose()?;
+    let Open { repo, progress, .. } = context.open_or_make()?;
+    let from = args.from.as_deref().map(|spec| repo.resolve(spec)).transpose()?.map(|version| version.record.uid);
+    let job = Job {
+        source: std::path::absolute(&args.source)?,
+        name,
+        snapshot_name: args.snapshot.clone(),
+        tags,
+        expire: expire.flatten(),
+        from,
+    };
+    let made = backup::backup(&repo, &job, &*progress, &interrupt());
+    progress.finish();
+    let record = made?;
+    let version = repo.version(record.uid)?;
+    if context.globals.json {
+        output::json(&VersionDetails::from(&version))?;
+        return Ok(());
+    }
+    if !context.globals.quiet {
+        line(&cost(record.image.size_bytes, &record.stats));
+    }
+    output::print(&format!("{}\n", record.uid))?;
+    Ok(())
+}
+
+fn cost(size_bytes: u64, stats: &Stats) -> String {
+    format!(
+        "{} in {}.{:01} s: {} unchanged, {} known, {} new, stored in {}",
+        show_bytes(size_bytes),
+        stats.duration_ms / 1000,
+        stats.duration_ms / 100 % 10,
+        show_bytes(stats.unchanged_bytes),
+        show_bytes(stats.deduplicated_bytes),
+        show_bytes(stats.new_bytes),
+        show_bytes(stats.stored_bytes)
+    )
+}
+
+/// `backyfs restore`.
+///
+/// # Errors
+/// When the destination is not whole.
+pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
+    let Open { repo, progress, .. } = context.open_for_work()?;
+    let version = repo.resolve(&args.version)?;
+    let on_damage = if args.skip_damaged { OnDamage::Skip } else { OnDamage::Stop };
+    let options = Options {
+        consent: if args.force { Consent::Force } else { Consent::None },
+        start: if args.resume { Start::Resume } else { Start::Anew },
+        holes: if args.sparse == "no" { Holes::Allocate } else { Holes::Keep },
+        on_damage,
+        threads: std::thread::available_parallelism().map_or(2, usize::from),
+    };
+    let is_stream = args.destination.as_os_str() == "-";
+    let restored = if is_stream {
+        restore::restore_stream(&repo, &version, &mut io::stdout().lock(), on_damage, &*progress, &interrupt())
+    } else {
+        restore::restore(&repo, &version, &args.destination, &options, &*progress, &interrupt())
+    };
+    progress.finish();
+    let restored = restored.inspect_err(|_| hint_at_part(args))?;
+    report(context, is_stream, &restored)?;
+    let code = if restored.zeroed.is_empty() { 0 } else { exit::DAMAGE };
+    Ok(ExitCode::from(code))
+}
+
+/// What was restored before a failure is worth going on from.
+fn hint_at_part(args: &Restore) {
+    let mut part = args.destination.clone().into_os_string();
+    part.push(PART_SUFFIX);
+    if !args.resume && std::fs::metadata(&part).is_ok_and(|part| part.len() > 0) {
+        line(&format!("what was restored is kept in {}: --continue goes on from there", part.to_string_lossy()));
+    }
+}
+
+fn report(context: &Context, is_stream: bool, restored: &Restored) -> anyhow::Result<()> {
+    for range in &restored.zeroed {
+        let (offset, length) = (range.offset, range.length);
+        line(&format!("zeros at offset {offset}, {length} bytes, because they cannot be read: {}", range.reason));
+    }
+    if context.globals.json && !is_stream {
+        output::json(restored)?;
+    } else if !context.globals.quiet && !is_stream {
+        let kept = match restored.kept_bytes {
+            0 => String::new(),
+            bytes => format!(", {} were there already", show_bytes(bytes)),
+        };
+        line(&format!(
+            "restored {} of version {} to {}: {} written{kept}",
+            show_bytes(restored.size_bytes),
+            restored.uid,
+            restored.destination.display(),
+            show_bytes(restored.written_bytes)
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Exit codes and the one sentence an error is told in.
+
+use crate::control::SetupError;
+use crate::ops::error::failure_of;
+use crate::ops::remove::RemoveError;
+use crate::ops::{Failure, OpsError};
+use crate::repo::RepoError;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Refused, not set up, or not understood.
+pub const REFUSED: u8 = 1;
+/// The source of a backup cannot be read.
+pub const SOURCE: u8 = 5;
+/// The target failed.
+pub const TARGET: u8 = 6;
+/// Damage was found.
+pub const DAMAGE: u8 = 20;
+/// Anything else.
+pub const OTHER: u8 = 100;
+/// Stopped by a signal.
+pub const INTERRUPTED: u8 = 130;
+
+/// The code of a kind of failure.
+pub const fn code(failure: Failure) -> u8 {
+    match failure {
+        Failure::Refused => REFUSED,
+        Failure::Source => SOURCE,
+        Failure::Target => TARGET,
+        Failure::Damage => DAMAGE,
+        Failure::Other => OTHER,
+        Failure::Interrupted => INTERRUPTED,
+    }
+}
+
+/// Prints what clap has to say: help and the version are no errors.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell when even this cannot be printed.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+/// Prints an error and gives its code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    // `backyfs ls | head`: who reads has seen enough.
+    let piped = error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if piped {
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(io::stderr(), "backyfs: {}", sentence(error));
+    ExitCode::from(failure(error).map_or(REFUSED, code))
+}
+
+/// An error with its causes on one line, each said once.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            let _ = write!(text, ": {cause}");
+        }
+    }
+    text.replace('\n', " ")
+}
+
+fn failure(error: &anyhow::Error) -> Option<Failure> {
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<OpsError>() {
+            return Some(error.failure());
+        }
+        if let Some(error) = cause.downcast_ref::<RepoError>() {
+            return Some(failure_of(error));
+        }
+        match (cause.downcast_ref::<RemoveError>(), cause.downcast_ref::<SetupError>()) {
+            (Some(RemoveError::Repo(error)), _) | (_, Some(SetupError::Repo(error))) => Some(failure_of(error)),
+            _ => cause.downcast_ref::<io::Error>().map(|_| Failure::Other),
+        }
+    })
+}

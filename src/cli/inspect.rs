@@ -1,0 +1,226 @@
+//! `ls`, `show`, `diff`, `du` and `status`: they change nothing.
+
+use crate::cli::args::{Diff, Du, Ls, One};
+use crate::cli::output::{self, Align, Table, facts};
+use crate::cli::setup::{Context, Open};
+use crate::control::sizes::show_bytes;
+use crate::fuse::mountinfo;
+use crate::fuse::options::FS_TYPE;
+use crate::ops::OpsError;
+use crate::ops::compare::{Difference, compare};
+use crate::ops::listing::{Filter, VersionDetails, VersionRow, list};
+use crate::ops::status;
+use crate::ops::usage::{Grouping, usage};
+use crate::words::name::Name;
+use serde::Serialize;
+
+fn parse_name(text: Option<&str>) -> Result<Option<Name>, OpsError> {
+    text.map(|text| Name::new(text).map_err(|error| OpsError::refused(error.to_string()))).transpose()
+}
+
+/// `backyfs ls`.
+///
+/// # Errors
+/// When the repository fails.
+pub fn ls(context: &Context, args: &Ls) -> anyhow::Result<()> {
+    let name = parse_name(args.name.as_deref())?;
+    let filter = Filter { name, tags: args.tag.clone(), expired: args.expired, invalid: args.invalid };
+    let Open { repo, .. } = context.open()?;
+    let rows: Vec<VersionRow> = list(&repo, &filter)?.iter().map(VersionRow::from).collect();
+    if context.globals.json {
+        output::json(&rows)?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("CREATED", Align::Left),
+        ("NAME", Align::Left),
+        ("SNAPSHOT", Align::Left),
+        ("SIZE", Align::Right),
+        ("UID", Align::Left),
+        ("VALID", Align::Left),
+        ("PROT", Align::Left),
+        ("TAGS", Align::Left),
+        ("EXPIRE", Align::Left),
+    ]);
+    for row in rows {
+        table.row(vec![
+            seconds(&row.created),
+            row.name,
+            row.snapshot_name,
+            show_bytes(row.size_bytes),
+            row.uid,
+            row.valid.to_owned(),
+            if row.protected { "yes" } else { "" }.to_owned(),
+            row.tags.join(","),
+            row.expire.unwrap_or_default(),
+        ]);
+    }
+    output::print(&table.render())?;
+    Ok(())
+}
+
+/// Cuts milliseconds off.
+fn seconds(time: &str) -> String {
+    time.split_once('.').map_or(time.to_owned(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+/// `backyfs show`.
+///
+/// # Errors
+/// When there is no such version.
+pub fn show(context: &Context, args: &One) -> anyhow::Result<()> {
+    let Open { repo, .. } = context.open()?;
+    let details = VersionDetails::from(&repo.resolve(&args.version)?);
+    if context.globals.json {
+        output::json(&details)?;
+        return Ok(());
+    }
+    let row = details.row;
+    let valid = if row.reason.is_empty() { row.valid.to_owned() } else { format!("{}: {}", row.valid, row.reason) };
+    let stats = details.stats;
+    output::print(&facts(&[
+        ("uid", row.uid),
+        ("name", row.name),
+        ("snapshot_name", row.snapshot_name),
+        ("created", row.created),
+        ("valid", valid),
+        ("protected", if row.protected { "yes" } else { "no" }.into()),
+        ("tags", row.tags.join(",")),
+        ("expire", row.expire.unwrap_or_else(|| "never".into())),
+        ("size", format!("{} bytes ({})", row.size_bytes, show_bytes(row.size_bytes))),
+        ("allocated", show_bytes(details.allocated_bytes)),
+        ("block size", show_bytes(details.block_size_bytes)),
+        ("made from", details.base.unwrap_or_default()),
+        ("supersedes", details.supersedes.unwrap_or_default()),
+        ("host", details.host),
+        ("mode and owner", format!("{} {}:{}", details.mode, details.owner, details.group)),
+        ("mtime", details.mtime),
+        ("map", details.root),
+        ("read", show_bytes(stats.written_bytes)),
+        ("unchanged", show_bytes(stats.unchanged_bytes)),
+        ("known", show_bytes(stats.deduplicated_bytes)),
+        ("new", format!("{}, stored in {}", show_bytes(stats.new_bytes), show_bytes(stats.stored_bytes))),
+        ("took", format!("{} ms", stats.duration_ms)),
+    ]))?;
+    Ok(())
+}
+
+/// `backyfs diff`.
+///
+/// # Errors
+/// When one of the versions does not exist or its map cannot be read.
+pub fn diff(context: &Context, args: &Diff) -> anyhow::Result<()> {
+    let Open { repo, .. } = context.open()?;
+    let (from, to) = (repo.resolve(&args.from)?, repo.resolve(&args.to)?);
+    let ranges = compare(&repo, &from.record.image, &to.record.image)?;
+    let difference = Difference {
+        from: from.record.uid.to_string(),
+        to: to.record.uid.to_string(),
+        from_size_bytes: from.record.image.size_bytes,
+        to_size_bytes: to.record.image.size_bytes,
+        changed_bytes: ranges.iter().map(|range| range.length).sum(),
+        ranges,
+    };
+    if context.globals.json {
+        output::json(&difference)?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[("OFFSET", Align::Right), ("LENGTH", Align::Right), ("NOW", Align::Left)]);
+    for range in &difference.ranges {
+        let now = if range.exists { "data" } else { "hole" };
+        table.row(vec![range.offset.to_string(), range.length.to_string(), now.to_owned()]);
+    }
+    let (before, after) = (difference.from_size_bytes, difference.to_size_bytes);
+    let size = if before == after { String::new() } else { format!("; size was {before} and is {after} bytes") };
+    let changed = show_bytes(difference.changed_bytes);
+    let summary = format!("{changed} in {} ranges differ{size}\n", difference.ranges.len());
+    output::print(&if difference.ranges.is_empty() { summary } else { table.render() + &summary })?;
+    Ok(())
+}
+
+/// `backyfs du`.
+///
+/// # Errors
+/// When the repository fails.
+pub fn du(context: &Context, args: &Du) -> anyhow::Result<()> {
+    let filter = Filter { name: parse_name(args.name.as_deref())?, ..Filter::default() };
+    let Open { repo, .. } = context.open()?;
+    let mut usage = usage(&repo, if args.names { Grouping::Names } else { Grouping::Versions })?;
+    let wanted = |name: &str| Name::new(name).is_ok_and(|name| filter.is_named(&name));
+    usage.rows.retain(|row| wanted(&row.name));
+    if context.globals.json {
+        output::json(&usage)?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        (if args.names { "VERSIONS" } else { "UID" }, Align::Left),
+        ("SIZE", Align::Right),
+        ("ALLOCATED", Align::Right),
+        ("STORED", Align::Right),
+        ("UNIQUE", Align::Right),
+        ("FREED BY RM", Align::Right),
+    ]);
+    for row in usage.rows {
+        let which = row.uid.unwrap_or_else(|| row.versions.to_string());
+        let sizes = [row.logical_bytes, row.allocated_bytes, row.stored_bytes, row.unique_bytes, row.freed_bytes];
+        table.row([row.name, which].into_iter().chain(sizes.map(show_bytes)).collect());
+    }
+    output::print(&format!("{}{} in packs\n", table.render(), show_bytes(usage.packs_bytes)))?;
+    Ok(())
+}
+
+/// What `status --json` prints.
+#[derive(Serialize)]
+struct FullStatus {
+    #[serde(flatten)]
+    status: status::Status,
+    /// Where it is mounted on this machine.
+    mounts: Vec<String>,
+}
+
+/// `backyfs status`.
+///
+/// # Errors
+/// When the repository fails.
+pub fn status(context: &Context) -> anyhow::Result<()> {
+    let Open { repo, settings, .. } = context.open()?;
+    let source = settings.target.to_string();
+    let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && mount.source == source);
+    let mounts: Vec<String> = mounts.map(|mount| mount.mountpoint.display().to_string()).collect();
+    let full = FullStatus { status: status::status(&repo)?, mounts };
+    if context.globals.json {
+        output::json(&full)?;
+        return Ok(());
+    }
+    let FullStatus { status, mounts } = full;
+    let trouble = match (status.invalid, status.incomplete) {
+        (0, 0) => String::new(),
+        (invalid, incomplete) => format!(" ({invalid} damaged, {incomplete} incomplete)"),
+    };
+    let mut text = facts(&[
+        ("repository", format!("{} of {}", status.repository, status.created)),
+        ("target", status.target),
+        ("free", format!("{} of {}", show_bytes(status.target_free_bytes), show_bytes(status.target_total_bytes))),
+        ("packs", format!("{} with {}", status.packs, show_bytes(status.packs_bytes))),
+        ("blocks", format!("{}, zstd level {}", show_bytes(status.block_size_bytes), status.zstd_level)),
+        ("versions", format!("{} of {} names{trouble}", status.versions, status.names)),
+        ("damaged blocks", status.damaged_blocks.to_string()),
+        ("mounted at", if mounts.is_empty() { "nowhere".into() } else { mounts.join(", ") }),
+        ("state", format!("{}, catalog {}", status.state_dir, show_bytes(status.catalog_bytes))),
+        ("host", status.host),
+    ]);
+    for draft in status.drafts {
+        let state = draft.broken.map_or_else(|| "unfinished".to_owned(), |reason| format!("broken: {reason}"));
+        text += &format!("draft: {} {} {} {state}\n", draft.written, draft.name, show_bytes(draft.size_bytes));
+    }
+    for overlay in status.overlays {
+        let name = overlay.name.unwrap_or_else(|| "removed by another host".into());
+        text += &format!("overlay: {} {name} {}\n", overlay.uid, show_bytes(overlay.local_bytes));
+    }
+    if status.foreign_pins > 0 {
+        text += &format!("{} versions are held by overlays of other hosts\n", status.foreign_pins);
+    }
+    output::print(&text)?;
+    Ok(())
+}

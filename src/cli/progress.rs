@@ -1,0 +1,95 @@
+//! Progress: a bar on a terminal, a line now and then elsewhere.
+
+use crate::control::sizes::show_bytes;
+use crate::words::monitor::{Counter, Monitor};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How often a line is printed where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How progress is shown.
+enum Style {
+    Hidden,
+    Bar(ProgressBar),
+    Lines(Mutex<Instant>),
+}
+
+/// A monitor for one command.
+pub struct Progress {
+    style: Style,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things.
+    Items,
+}
+
+impl Progress {
+    /// Shows nothing but warnings.
+    pub fn hidden() -> Self {
+        Self { style: Style::Hidden }
+    }
+
+    /// Shows what suits where standard error goes.
+    pub fn shown(unit: Unit) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { style: Style::Lines(Mutex::new(Instant::now())) };
+        }
+        let template = match unit {
+            Unit::Bytes => "{bar:40} {bytes:>10} of {total_bytes}  {bytes_per_sec}  {eta}",
+            Unit::Items => "{bar:40} {pos:>10} of {len}  {eta}",
+        };
+        let bar = ProgressBar::new(0);
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { style: Style::Bar(bar) }
+    }
+
+    /// Takes the bar away, so that results stand by themselves.
+    pub fn finish(&self) {
+        if let Style::Bar(bar) = &self.style {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Monitor for Progress {
+    fn count(&self, _: Counter, _: u64) {}
+
+    fn progress(&self, done: u64, total: u64) {
+        match &self.style {
+            Style::Hidden => {}
+            Style::Bar(bar) => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            Style::Lines(last) => {
+                let Ok(mut last) = last.lock() else { return };
+                if last.elapsed() >= LINE_INTERVAL {
+                    *last = Instant::now();
+                    let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(100);
+                    line(&format!("{percent}% of {}", show_bytes(total)));
+                }
+            }
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        let say = || line(&format!("warning: {text}"));
+        match &self.style {
+            Style::Bar(bar) => bar.suspend(say),
+            _ => say(),
+        }
+    }
+}
+
+/// One line of the program's own on standard error; nobody is left to tell when that is closed.
+pub fn line(text: &str) {
+    let _ = writeln!(io::stderr(), "backyfs: {text}");
+}

@@ -1,0 +1,216 @@
+//! From arguments to an open repository, and making one.
+
+use crate::cli::args::{Globals, Init};
+use crate::cli::output;
+use crate::cli::progress::{self, Progress, Unit};
+use crate::control::session::{self, Parameters};
+use crate::control::settings::Surroundings;
+use crate::control::sizes::parse_bytes;
+use crate::control::{Settings, SetupError};
+use crate::ops::{Interrupt, OpsError};
+use crate::repo::Repository;
+use crate::words::clock::{Clock, SystemClock};
+use crate::words::geometry::BlockSize;
+use crate::words::monitor::Monitor;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What every command needs.
+pub struct Context {
+    /// Flags.
+    pub globals: Globals,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// An open repository and who watches the work on it.
+pub struct Open {
+    /// The repository.
+    pub repo: Arc<Repository>,
+    /// Shows progress.
+    pub progress: Arc<Progress>,
+    /// What is in force.
+    pub settings: Settings,
+}
+
+impl Context {
+    /// Sets up logging for a command.
+    pub fn new(globals: &Globals) -> Self {
+        Self { globals: globals.clone(), clock: Arc::new(SystemClock) }
+    }
+
+    /// What is in force.
+    ///
+    /// # Errors
+    /// When something cannot be understood.
+    pub fn settings(&self, mount_options: &[String]) -> Result<Settings, SetupError> {
+        let surroundings =
+            Surroundings { variable: &|name| std::env::var_os(name), is_root: nix::unistd::geteuid().is_root() };
+        Ok(Settings::resolve(&self.globals.settings(), mount_options, &surroundings)?)
+    }
+
+    /// Opens the repository and learns what other hosts did.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or the target fails.
+    pub fn open(&self) -> anyhow::Result<Open> {
+        self.open_with(Progress::hidden(), session::open)
+    }
+
+    /// As [`Context::open`], for work on images, which takes long.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open_for_work(&self) -> anyhow::Result<Open> {
+        self.open_with(self.progress(Unit::Bytes), session::open)
+    }
+
+    /// As [`Context::open_for_work`]; the embedded repository is made when it is meant and not there.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open_or_make(&self) -> anyhow::Result<Open> {
+        self.open_with(self.progress(Unit::Bytes), |settings, clock, monitor| {
+            let recovery_file = session::make_embedded(settings, clock)?;
+            tell_recovery(settings, recovery_file.as_deref());
+            session::open(settings, clock, monitor)
+        })
+    }
+
+    fn open_with(
+        &self,
+        progress: Progress,
+        open: impl FnOnce(&Settings, &Arc<dyn Clock>, &Arc<dyn Monitor>) -> Result<Arc<Repository>, SetupError>,
+    ) -> anyhow::Result<Open> {
+        self.log_to_stderr();
+        default_broken_pipe();
+        let settings = self.settings(&[])?;
+        let progress = Arc::new(progress);
+        let monitor: Arc<dyn Monitor> = Arc::clone(&progress) as _;
+        let repo = open(&settings, &self.clock, &monitor)?;
+        repo.refresh()?;
+        Ok(Open { repo, progress, settings })
+    }
+
+    /// Opens the repository as it is, to learn its catalog anew.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_for_rebuild(&self) -> anyhow::Result<Open> {
+        self.log_to_stderr();
+        default_broken_pipe();
+        let settings = self.settings(&[])?;
+        let progress = Arc::new(self.progress(Unit::Items));
+        let monitor: Arc<dyn Monitor> = Arc::clone(&progress) as _;
+        let repo = session::open_for_rebuild(&settings, &self.clock, &monitor)?;
+        Ok(Open { repo, progress, settings })
+    }
+
+    /// Progress as the flags want it.
+    pub fn progress(&self, unit: Unit) -> Progress {
+        if self.globals.quiet { Progress::hidden() } else { Progress::shown(unit) }
+    }
+
+    /// Logs what was asked for; by default nothing, as a command says what happens by itself.
+    pub fn log_to_stderr(&self) {
+        let level = match self.globals.verbose {
+            0 => "off",
+            1 => "info",
+            _ => "debug",
+        };
+        start_log(level);
+    }
+}
+
+/// Starts logging to standard error; `BACKYFS_LOG` has the last word.
+pub fn start_log(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BACKYFS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A second start, in tests, changes nothing.
+    let _ = log.with_target(false).try_init();
+}
+
+/// Says where the recovery key of a repository that was made just now is.
+pub fn tell_recovery(settings: &Settings, recovery_file: Option<&std::path::Path>) {
+    if let Some(path) = recovery_file {
+        progress::line(&format!(
+            "a new repository was made at {}; its recovery key is in {}: keep it on paper or elsewhere, for without it \
+             and without the key file nobody can read these backups",
+            settings.target,
+            path.display()
+        ));
+    }
+}
+
+/// `backyfs ls | head` ends quietly. The daemon does not do this: it must survive whoever closes a pipe.
+pub fn default_broken_pipe() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed, only the default action.
+    let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
+}
+
+/// A programming error is told in one line, too.
+pub fn hush_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.payload().downcast_ref::<&str>().copied().map(str::to_owned);
+        let text = text.or_else(|| info.payload().downcast_ref::<String>().cloned()).unwrap_or_default();
+        let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();
+        progress::line(&format!("internal error: {text}{place}; please report it"));
+    }));
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_signal(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on the first SIGINT, SIGTERM or SIGHUP asks the work to stop; the second ends the program.
+pub fn interrupt() -> Interrupt {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let action = SigAction::new(SigHandler::Handler(on_signal), SaFlags::SA_RESETHAND, SigSet::empty());
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe (signal-safety(7)).
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+    Interrupt::new(&INTERRUPTED)
+}
+
+/// `backyfs init`.
+///
+/// # Errors
+/// When there is a repository already, or none can be made.
+pub fn init(context: &Context, args: &Init) -> anyhow::Result<()> {
+    context.log_to_stderr();
+    default_broken_pipe();
+    let settings = context.settings(&[])?;
+    let refused = |flag: &str, problem: String| OpsError::refused(format!("--{flag}: {problem}"));
+    let block_size = parse_bytes(&args.block_size).map_err(|problem| refused("block-size", problem))?;
+    let parameters = Parameters {
+        block_size: BlockSize::new(block_size).map_err(|error| refused("block-size", error.to_string()))?,
+        zstd_level: args.zstd_level,
+        pack_size_bytes: parse_bytes(&args.pack_size).map_err(|problem| refused("pack-size", problem))?,
+    };
+    let made = session::init(&settings, &parameters, &context.clock)?;
+    if context.globals.json {
+        let key_file: Option<PathBuf> = made.new_key_file;
+        let recovery = made.recovery.to_string();
+        output::json(&json!({"target": made.target, "recovery_key": recovery, "new_key_file": key_file}))?;
+        return Ok(());
+    }
+    let mut text = format!("A repository was made at {}.\n", made.target);
+    if let Some(path) = &made.new_key_file {
+        text.push_str(&format!("Its key was made, too: {}. Keep a copy of it elsewhere.\n", path.display()));
+    }
+    text.push_str(&format!(
+        "\nRecovery key, shown this once:\n\n    {}\n\n\
+         Write it down. It opens the repository when the key or passphrase is lost; when both are lost, the backups are lost.\n\
+         To use it, put it in a file and name that with --passphrase-file.\n",
+        made.recovery
+    ));
+    output::print(&text)?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The configuration file: TOML, one key for each setting.
+
+use crate::control::settings::{Given, Key, Origin, SettingsError};
+use std::path::Path;
+use toml::de::{DeTable, DeValue};
+
+/// Reads a file.
+///
+/// # Errors
+/// When it cannot be read or is no TOML, and for a key that is none: a misspelt setting must not be ignored.
+pub fn read(path: &Path) -> Result<Vec<Given>, SettingsError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| SettingsError::FileUnreadable { path: path.to_owned(), problem: error.to_string() })?;
+    // Relative paths in it are relative to where it lies.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    parse(&text, &path)
+}
+
+fn parse(text: &str, path: &Path) -> Result<Vec<Given>, SettingsError> {
+    let line_of = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+    let failed = |line, problem: String| SettingsError::File { path: path.to_owned(), line, problem };
+    let table = DeTable::parse(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(span.start));
+        failed(line, error.message().to_owned())
+    })?;
+    let mut given = Vec::new();
+    for (name, value) in table.get_ref() {
+        let line = line_of(name.span().start);
+        let known = Key::ALL.into_iter().find(|key| key.name() == name.get_ref().as_ref() && *key != Key::Config);
+        let key = known.ok_or_else(|| failed(line, format!("there is no setting {:?}", name.get_ref())))?;
+        let text = plain(value.get_ref());
+        let text = text.ok_or_else(|| failed(line, format!("{} takes a text or a number", key.name())))?;
+        given.push(Given { key, text, origin: Origin::File { path: path.to_owned(), line } });
+    }
+    Ok(given)
+}
+
+/// A value as it would stand in a flag; a list becomes one with commas.
+fn plain(value: &DeValue) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(switch) => Some(switch.to_string()),
+        DeValue::Array(items) => {
+            let texts: Option<Vec<String>> = items.iter().map(|item| plain(item.get_ref())).collect();
+            Some(texts?.join(","))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(text: &str) -> String {
+        parse(text, Path::new("/c.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn all_kinds_of_values() {
+        let text =
+            "# mine\ntarget = \"dir:/b\"\nmin-age-days = 9\nallow-other = true\ntemporary-names = ['*.a', '*.b']\n";
+        let given = parse(text, Path::new("/c.toml")).unwrap();
+        let find = |key| given.iter().find(|given| given.key == key).unwrap();
+        assert_eq!(find(Key::MinAgeDays).text, "9");
+        assert_eq!(find(Key::AllowOther).text, "true");
+        assert_eq!(find(Key::TemporaryNames).text, "*.a,*.b");
+        assert_eq!(find(Key::Target).to_string(), "/c.toml line 2, target");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        assert_eq!(errors("target = 'dir:/b'\n\ntraget = 1\n"), "/c.toml line 3: there is no setting \"traget\"");
+        assert!(errors("target = \n").starts_with("/c.toml line 1: "));
+        assert!(errors("memory = 1\nmemory = 2\n").starts_with("/c.toml line 2: "));
+        assert!(errors("[target]\nx = 1\n").contains("takes a text or a number"));
+        assert!(errors("config = '/x'\n").contains("no setting"));
+    }
+}

@@ -1,0 +1,11 @@
+//! What a person says, before anything is done with it: settings from all the places they can be written in, key files, and
+//! the way from them to an open repository. The command line, mount options and configuration are spellings of one thing.
+
+pub mod config_file;
+pub mod key_file;
+pub mod session;
+pub mod settings;
+pub mod sizes;
+
+pub use session::SetupError;
+pub use settings::{Key, Settings, SettingsError};

@@ -1,0 +1,239 @@
+//! From settings to an open repository.
+
+use crate::catalog::{Catalog, CatalogError};
+use crate::control::{Settings, SettingsError, key_file};
+use crate::format::slot::Argon2Costs;
+use crate::ops::OpsError;
+use crate::repo::open::Settings as OpenSettings;
+use crate::repo::{RepoError, Repository};
+use crate::seal::recovery::RecoveryKey;
+use crate::seal::{KeyError, Secret, keys};
+use crate::target::{self, TargetSpec};
+use crate::words::clock::Clock;
+use crate::words::geometry::BlockSize;
+use crate::words::monitor::Monitor;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Level of zstd in new repositories; docs/decisions/0001-block-zstd-pack.md.
+pub const ZSTD_LEVEL_DEFAULT: i32 = 1;
+/// Bytes of packs in new repositories; docs/decisions/0001-block-zstd-pack.md.
+pub const PACK_BYTES_DEFAULT: u64 = 32 << 20;
+/// The file in the state directory that the recovery key of an embedded repository is written to.
+pub const RECOVERY_FILE: &str = "recovery-key";
+
+/// Why there is no repository to work on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum SetupError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Repo(#[from] RepoError),
+    #[error("{path} does not exist: name another with --key-file or --passphrase-file, or make a repository with `backyfs init`", path = .path.display())]
+    NoSecret { path: PathBuf },
+    #[error("{path} can be read by others (mode {mode:04o}): run `chmod 600 {path}` first", path = .path.display())]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("{path}: {source}", path = .path.display())]
+    Secret { path: PathBuf, source: io::Error },
+}
+
+impl From<SetupError> for OpsError {
+    fn from(error: SetupError) -> Self {
+        match error {
+            SetupError::Repo(error) => Self::Repo(error),
+            error => Self::refused(error.to_string()),
+        }
+    }
+}
+
+/// What a new repository is to be like.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameters {
+    /// Bytes per block.
+    pub block_size: BlockSize,
+    /// zstd level.
+    pub zstd_level: i32,
+    /// Bytes at which packs are closed.
+    pub pack_size_bytes: u64,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        let (zstd_level, pack_size_bytes) = (ZSTD_LEVEL_DEFAULT, PACK_BYTES_DEFAULT);
+        Self { block_size: BlockSize::DEFAULT, zstd_level, pack_size_bytes }
+    }
+}
+
+/// A repository was made.
+pub struct Initialized {
+    /// Where.
+    pub target: String,
+    /// Opens it when everything else is lost. To be shown once.
+    pub recovery: RecoveryKey,
+    /// The key file that was made for it.
+    pub new_key_file: Option<PathBuf>,
+}
+
+/// Makes a repository, and a key file when the one that is named does not exist.
+///
+/// # Errors
+/// When there is one already, or something else lies there; then a key file just made is taken away again.
+pub fn init(settings: &Settings, parameters: &Parameters, clock: &Arc<dyn Clock>) -> Result<Initialized, SetupError> {
+    let mut secrets = Vec::new();
+    if let Some(path) = &settings.passphrase_file {
+        secrets.push(key_file::read_passphrase(path)?);
+    }
+    let mut new_key_file = None;
+    if let Some(path) = &settings.key_file {
+        match key_file::read_key(path) {
+            Err(SetupError::NoSecret { .. }) => {
+                secrets.push(key_file::create_key(path, &**clock)?);
+                new_key_file = Some(path.clone());
+            }
+            read => secrets.push(read?),
+        }
+    }
+    if settings.embedded {
+        make_private(&settings.state_dir)?;
+    }
+    let target = target::open(&settings.target);
+    let made = keys::Settings {
+        block_size: parameters.block_size,
+        zstd_level: parameters.zstd_level,
+        pack_size_bytes: parameters.pack_size_bytes,
+        argon2: Argon2Costs::DEFAULT,
+    };
+    match Repository::create(&*target, &secrets, &made, clock) {
+        Ok(recovery) => Ok(Initialized { target: target.describe(), recovery, new_key_file }),
+        Err(error) => {
+            // Only where it is certain that nothing was sealed with it: otherwise a key is worth keeping.
+            let certain = matches!(error, RepoError::AlreadyExists { .. } | RepoError::Key(_))
+                || crate::ops::error::failure_of(&error) == crate::ops::Failure::Refused;
+            if let Some(path) = new_key_file.filter(|_| certain) {
+                let _ = std::fs::remove_file(path);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Makes the embedded repository if it is meant and not there. Returns where its recovery key is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_embedded(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Option<PathBuf>, SetupError> {
+    let TargetSpec::Dir(directory) = &settings.target;
+    if !settings.embedded || directory.symlink_metadata().is_ok() {
+        return Ok(None);
+    }
+    let made = init(settings, &Parameters::default(), clock)?;
+    let path = settings.state_dir.join(RECOVERY_FILE);
+    key_file::write_new(&path, format!("{}\n", made.recovery).as_bytes())
+        .map_err(|source| SetupError::Secret { path: path.clone(), source })?;
+    Ok(Some(path))
+}
+
+fn make_private(directory: &Path) -> Result<(), SetupError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| SetupError::Secret { path: directory.to_owned(), source })
+}
+
+/// Looks whether there is a repository, without opening it.
+///
+/// # Errors
+/// When there is none, or its target cannot be reached.
+pub fn probe(settings: &Settings) -> Result<(), SetupError> {
+    let target = target::open(&settings.target);
+    match target.get(&crate::format::layout::header()) {
+        Ok(_) => Ok(()),
+        Err(target::TargetError::NotFound { .. }) => Err(RepoError::NoRepository { target: target.describe() }.into()),
+        Err(error) => Err(RepoError::from(error).into()),
+    }
+}
+
+/// Opens the repository.
+///
+/// # Errors
+/// When there is none, or no secret opens it.
+pub fn open(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Arc<Repository>, SetupError> {
+    let mut secrets: Vec<Secret> = Vec::new();
+    let mut missing = None;
+    let files = [(&settings.key_file, true), (&settings.passphrase_file, false)];
+    for (path, is_key) in files.into_iter().filter_map(|(path, is_key)| Some((path.as_ref()?, is_key))) {
+        let read = if is_key { key_file::read_key(path) } else { key_file::read_passphrase(path) };
+        match read {
+            Ok(secret) => secrets.push(secret),
+            Err(error @ SetupError::NoSecret { .. }) => missing = missing.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let mut refused = None;
+    for secret in secrets {
+        match open_with(settings, secret, clock, monitor) {
+            Err(RepoError::Key(error)) if is_wrong(&error) => refused = Some(RepoError::Key(error)),
+            opened => return Ok(opened?),
+        }
+    }
+    match (refused, missing) {
+        (Some(refused), _) => Err(refused.into()),
+        (None, Some(missing)) => Err(without_secret(settings, missing)),
+        (None, None) => Err(SetupError::NoSecret { path: settings.state_dir.join("key") }),
+    }
+}
+
+fn is_wrong(error: &KeyError) -> bool {
+    matches!(error, KeyError::WrongSecret { .. } | KeyError::NoSlot { .. })
+}
+
+/// A missing repository is more worth telling than a missing key.
+fn without_secret(settings: &Settings, missing: SetupError) -> SetupError {
+    match probe(settings) {
+        Err(error @ SetupError::Repo(RepoError::NoRepository { .. })) => error,
+        _ => missing,
+    }
+}
+
+fn open_with(
+    settings: &Settings,
+    secret: Secret,
+    clock: &Arc<dyn Clock>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Arc<Repository>, RepoError> {
+    Repository::open(OpenSettings {
+        target: target::open(&settings.target),
+        secret,
+        state_dir: settings.state_dir.clone(),
+        memory_bytes: settings.memory_bytes,
+        clock: Arc::clone(clock),
+        monitor: Arc::clone(monitor),
+        workers: std::thread::available_parallelism().map_or(2, usize::from),
+    })
+}
+
+/// Opens the repository for a rebuild: a catalog that is damaged beyond reading is discarded first.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for_rebuild(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Arc<Repository>, SetupError> {
+    match open(settings, clock, monitor) {
+        Err(SetupError::Repo(RepoError::Catalog(error))) => {
+            if let CatalogError::Corrupt { path, .. } = &*error {
+                Catalog::discard(path).map_err(RepoError::from)?;
+                return open(settings, clock, monitor);
+            }
+            Err(RepoError::Catalog(error).into())
+        }
+        opened => opened,
+    }
+}

@@ -1,0 +1,414 @@
+//! Every global setting, and the places it can be written in: a flag beats a mount option beats an environment variable
+//! beats the configuration file beats the default. docs/commands.md has the table.
+
+use crate::control::{config_file, sizes};
+use crate::ops::remove::MIN_AGE_DAYS_DEFAULT;
+use crate::repo::MemoryPlan;
+use crate::target::TargetSpec;
+use crate::words::name::TemporaryNames;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Key {
+    Config,
+    Target,
+    StateDir,
+    KeyFile,
+    PassphraseFile,
+    Memory,
+    MinAgeDays,
+    TemporaryNames,
+    CommitTimeout,
+    DraftExpireDays,
+    LogFile,
+    AllowOther,
+}
+
+impl Key {
+    /// Every one.
+    pub const ALL: [Self; 12] = [
+        Self::Config,
+        Self::Target,
+        Self::StateDir,
+        Self::KeyFile,
+        Self::PassphraseFile,
+        Self::Memory,
+        Self::MinAgeDays,
+        Self::TemporaryNames,
+        Self::CommitTimeout,
+        Self::DraftExpireDays,
+        Self::LogFile,
+        Self::AllowOther,
+    ];
+
+    /// As in the configuration file, as a flag (after `--`) and as a mount option (before `=`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Target => "target",
+            Self::StateDir => "state-dir",
+            Self::KeyFile => "key-file",
+            Self::PassphraseFile => "passphrase-file",
+            Self::Memory => "memory",
+            Self::MinAgeDays => "min-age-days",
+            Self::TemporaryNames => "temporary-names",
+            Self::CommitTimeout => "commit-timeout",
+            Self::DraftExpireDays => "draft-expire-days",
+            Self::LogFile => "log-file",
+            Self::AllowOther => "allow-other",
+        }
+    }
+
+    /// The environment variable.
+    pub fn variable(self) -> String {
+        format!("BACKYFS_{}", self.name().replace('-', "_").to_ascii_uppercase())
+    }
+
+    /// The setting of a name. fstab habits are met half way: `_` stands for `-`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let name = name.replace('_', "-");
+        Self::ALL.into_iter().find(|key| key.name() == name)
+    }
+
+    /// Whether it is the path of something: a relative one is taken from where it is written.
+    const fn is_path(self) -> bool {
+        matches!(self, Self::Config | Self::StateDir | Self::KeyFile | Self::PassphraseFile | Self::LogFile)
+    }
+}
+
+/// Where a setting was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// `--name`.
+    Flag,
+    /// `-o name=`.
+    MountOption,
+    /// `BACKYFS_NAME`.
+    Environment,
+    /// The configuration file.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+    },
+}
+
+/// A setting as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Which.
+    pub key: Key,
+    /// Its value.
+    pub text: String,
+    /// Where.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.key.name();
+        match &self.origin {
+            Origin::Flag => write!(f, "--{name}"),
+            Origin::MountOption => write!(f, "mount option {name}"),
+            Origin::Environment => f.write_str(&self.key.variable()),
+            Origin::File { path, line } => write!(f, "{} line {line}, {name}", path.display()),
+        }
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum SettingsError {
+    #[error("{given}: {problem}")]
+    Value { given: Box<Given>, problem: String },
+    #[error("{path} line {line}: {problem}", path = .path.display())]
+    File { path: PathBuf, line: usize, problem: String },
+    #[error("the configuration file {path} cannot be read: {problem}", path = .path.display())]
+    FileUnreadable { path: PathBuf, problem: String },
+    #[error("mount option {0:?} is not known (see `backyfs mount --help`)")]
+    MountOption(String),
+    #[error("there is no home directory to keep local state in: set --state-dir or HOME")]
+    NoHome,
+}
+
+/// What the settings are read from, beside flags and mount options.
+pub struct Surroundings<'a> {
+    /// Environment variables.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Whether the defaults are those of the system or of a user.
+    pub is_root: bool,
+}
+
+/// Settings, each in force.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the repository is.
+    pub target: TargetSpec,
+    /// Whether no target was named: the repository in the state directory is used, and made when it is needed.
+    pub embedded: bool,
+    /// Where local state is kept.
+    pub state_dir: PathBuf,
+    /// Opens the repository.
+    pub key_file: Option<PathBuf>,
+    /// Opens it, too.
+    pub passphrase_file: Option<PathBuf>,
+    /// Memory for caches and buffers, in bytes.
+    pub memory_bytes: u64,
+    /// Younger versions are not deleted without force.
+    pub min_age_days: u32,
+    /// Names that become versions only when renamed.
+    pub temporary: TemporaryNames,
+    /// A commit that takes longer fails.
+    pub commit_timeout: Duration,
+    /// Drafts that were never published expire after this.
+    pub draft_expire: Duration,
+    /// Where the daemon writes its log.
+    pub log_file: PathBuf,
+    /// Whether other users may use the mount.
+    pub allow_other: bool,
+}
+
+impl Settings {
+    /// Finds out what is in force.
+    ///
+    /// # Errors
+    /// When something written cannot be understood, wherever it stands and whether or not it is overruled.
+    pub fn resolve(
+        flags: &[(Key, String)],
+        mount_options: &[String],
+        surroundings: &Surroundings,
+    ) -> Result<Self, SettingsError> {
+        let mut layers: Vec<Given> = Vec::new();
+        let flag = |(key, text): &(Key, String)| Given { key: *key, text: text.clone(), origin: Origin::Flag };
+        layers.extend(flags.iter().map(flag));
+        for option in mount_options {
+            layers.push(mount_option(option)?);
+        }
+        for key in Key::ALL {
+            if let Some(text) = (surroundings.variable)(&key.variable()).filter(|text| !text.is_empty()) {
+                let text = text.to_string_lossy().into_owned();
+                layers.push(Given { key, text, origin: Origin::Environment });
+            }
+        }
+        let config = layers.iter().find(|given| given.key == Key::Config).map(|given| PathBuf::from(&given.text));
+        layers.extend(match config {
+            Some(path) => config_file::read(&path)?,
+            None => match default_config(surroundings) {
+                Some(path) if path.exists() => config_file::read(&path)?,
+                _ => Vec::new(),
+            },
+        });
+        Values::new(&layers)?.settings(surroundings)
+    }
+}
+
+fn mount_option(option: &str) -> Result<Given, SettingsError> {
+    let (name, text) = option.split_once('=').unwrap_or((option, "yes"));
+    let key = Key::from_name(name).ok_or_else(|| SettingsError::MountOption(option.to_owned()))?;
+    Ok(Given { key, text: text.to_owned(), origin: Origin::MountOption })
+}
+
+fn home(surroundings: &Surroundings, variable: &str, below: &str) -> Option<PathBuf> {
+    let absolute = |name| (surroundings.variable)(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below)))
+}
+
+fn default_config(surroundings: &Surroundings) -> Option<PathBuf> {
+    if surroundings.is_root {
+        return Some("/etc/backyfs.toml".into());
+    }
+    home(surroundings, "XDG_CONFIG_HOME", ".config").map(|dir| dir.join("backyfs.toml"))
+}
+
+fn default_state_dir(surroundings: &Surroundings) -> Option<PathBuf> {
+    if surroundings.is_root {
+        return Some("/var/lib/backyfs".into());
+    }
+    home(surroundings, "XDG_STATE_HOME", ".local/state").map(|dir| dir.join("backyfs"))
+}
+
+/// The first that was said about each setting, checked.
+struct Values<'a>(BTreeMap<Key, &'a Given>);
+
+impl<'a> Values<'a> {
+    /// Of layers in order of precedence.
+    fn new(layers: &'a [Given]) -> Result<Self, SettingsError> {
+        let mut values = BTreeMap::new();
+        for given in layers {
+            check(given)?;
+            values.entry(given.key).or_insert(given);
+        }
+        Ok(Self(values))
+    }
+
+    fn get<T>(&self, key: Key, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
+        let Some(given) = self.0.get(&key) else { return Ok(None) };
+        let failed = |problem| SettingsError::Value { given: Box::new((*given).clone()), problem };
+        parse(&given.text).map(Some).map_err(failed)
+    }
+
+    fn path(&self, key: Key) -> Result<Option<PathBuf>, SettingsError> {
+        let Some(given) = self.0.get(&key) else { return Ok(None) };
+        let failed = |problem: String| SettingsError::Value { given: Box::new((*given).clone()), problem };
+        if given.text.is_empty() {
+            return Err(failed("the path is empty".into()));
+        }
+        let path = match &given.origin {
+            Origin::File { path, .. } => path.parent().unwrap_or(Path::new("/")).join(&given.text),
+            _ => PathBuf::from(&given.text),
+        };
+        std::path::absolute(path).map(Some).map_err(|error| failed(error.to_string()))
+    }
+
+    fn settings(&self, surroundings: &Surroundings) -> Result<Settings, SettingsError> {
+        let state_dir = self.path(Key::StateDir)?.or_else(|| default_state_dir(surroundings));
+        let state_dir = state_dir.ok_or(SettingsError::NoHome)?;
+        let target = self.get(Key::Target, parse_target)?;
+        let passphrase_file = self.path(Key::PassphraseFile)?;
+        let key_file = match (self.path(Key::KeyFile)?, &passphrase_file) {
+            (None, None) => Some(state_dir.join("key")),
+            (given, _) => given,
+        };
+        let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+        Ok(Settings {
+            embedded: target.is_none(),
+            target: target.unwrap_or_else(|| TargetSpec::Dir(state_dir.join("repository"))),
+            key_file,
+            passphrase_file,
+            memory_bytes: self.get(Key::Memory, parse_memory)?.unwrap_or(MemoryPlan::DEFAULT_BYTES),
+            min_age_days: self.get(Key::MinAgeDays, parse_days)?.unwrap_or(MIN_AGE_DAYS_DEFAULT),
+            temporary: TemporaryNames::new(self.get(Key::TemporaryNames, parse_patterns)?.unwrap_or_default()),
+            commit_timeout: self.get(Key::CommitTimeout, parse_timeout)?.unwrap_or(Duration::from_secs(600)),
+            draft_expire: days(self.get(Key::DraftExpireDays, parse_days)?.unwrap_or(7)),
+            log_file: self.path(Key::LogFile)?.unwrap_or_else(|| state_dir.join("backyfs.log")),
+            allow_other: self.get(Key::AllowOther, parse_switch)?.unwrap_or(false),
+            state_dir,
+        })
+    }
+}
+
+/// Reads a value only to see that it can be read.
+fn check(given: &Given) -> Result<(), SettingsError> {
+    let text = given.text.as_str();
+    let checked = match given.key {
+        Key::Target => parse_target(text).map(drop),
+        Key::Memory => parse_memory(text).map(drop),
+        Key::MinAgeDays | Key::DraftExpireDays => parse_days(text).map(drop),
+        Key::TemporaryNames => parse_patterns(text).map(drop),
+        Key::CommitTimeout => parse_timeout(text).map(drop),
+        Key::AllowOther => parse_switch(text).map(drop),
+        key if key.is_path() && text.is_empty() => Err("the path is empty".into()),
+        _ => Ok(()),
+    };
+    checked.map_err(|problem| SettingsError::Value { given: Box::new(given.clone()), problem })
+}
+
+fn parse_target(text: &str) -> Result<TargetSpec, String> {
+    text.parse().map_err(|error: crate::target::SpecError| error.to_string())
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    match sizes::parse_bytes(text)? {
+        bytes if bytes < MemoryPlan::MIN_BYTES => Err(format!("{text} is too little: at least 64M")),
+        bytes => Ok(bytes),
+    }
+}
+
+fn parse_days(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| format!("{text:?} is not a number of days"))
+}
+
+fn parse_patterns(text: &str) -> Result<Vec<String>, String> {
+    let patterns = text.split(',').map(|pattern| pattern.trim().to_owned()).filter(|pattern| !pattern.is_empty());
+    let patterns: Vec<String> = patterns.collect();
+    match patterns.iter().find(|pattern| pattern.contains('/') || pattern.bytes().all(|byte| byte == b'*')) {
+        Some(bad) => Err(format!("{bad:?} is no pattern of names: write for example *.part")),
+        None => Ok(patterns),
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match sizes::parse_seconds(text)? {
+        Duration::ZERO => Err("a commit takes longer than no time at all".into()),
+        timeout => Ok(timeout),
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "1" | "yes" | "true" | "on" => Ok(true),
+        "0" | "no" | "false" | "off" => Ok(false),
+        other => Err(format!("{other:?} is neither yes nor no")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(
+        flags: &[(Key, &str)],
+        options: &[&str],
+        variables: &[(&str, &str)],
+        is_root: bool,
+    ) -> Result<Settings, SettingsError> {
+        let flags: Vec<_> = flags.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+        let options: Vec<_> = options.iter().map(|text| (*text).to_owned()).collect();
+        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, text)| OsString::from(text));
+        Settings::resolve(&flags, &options, &Surroundings { variable: &variable, is_root })
+    }
+
+    #[test]
+    fn every_place_in_its_rank() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "memory = \"100M\"\ntarget = 'dir:/file'\nkey-file = 'key'\nmin-age-days = 3\n").unwrap();
+        let config = file.to_str().unwrap();
+        let env = [("BACKYFS_MEMORY", "200M"), ("BACKYFS_CONFIG", config)];
+        let option = ["memory=300M", "allow_other"];
+        let flag = [(Key::Memory, "400M")];
+        let memory = |settings: Result<Settings, SettingsError>| settings.unwrap().memory_bytes >> 20;
+        assert_eq!(memory(resolve(&flag, &option, &env, true)), 400);
+        assert_eq!(memory(resolve(&[], &option, &env, true)), 300);
+        assert_eq!(memory(resolve(&[], &[], &env, true)), 200);
+        let last = resolve(&[], &[], &env[1..], true).unwrap();
+        assert_eq!(last.memory_bytes >> 20, 100);
+        assert_eq!((last.target.to_string(), last.min_age_days, last.embedded), ("dir:/file".into(), 3, false));
+        assert_eq!(last.key_file, Some(dir.path().join("key")));
+    }
+
+    #[test]
+    fn defaults_need_nothing() {
+        let user = resolve(&[], &[], &[("HOME", "/home/u"), ("XDG_CONFIG_HOME", "/none")], false).unwrap();
+        assert_eq!(user.state_dir, Path::new("/home/u/.local/state/backyfs"));
+        assert_eq!(user.target.to_string(), "dir:/home/u/.local/state/backyfs/repository");
+        assert_eq!(user.key_file, Some(user.state_dir.join("key")));
+        assert!(user.embedded && !user.allow_other);
+        assert!(matches!(resolve(&[], &[], &[], false), Err(SettingsError::NoHome)));
+        let secret = resolve(&[(Key::PassphraseFile, "/p"), (Key::StateDir, "/s")], &[], &[], false).unwrap();
+        assert_eq!(secret.key_file, None);
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let text = |result: Result<Settings, SettingsError>| result.unwrap_err().to_string();
+        let state = (Key::StateDir, "/s");
+        assert!(
+            text(resolve(&[(Key::Memory, "1M"), state], &[], &[], false)).starts_with("--memory: 1M is too little")
+        );
+        let wrong = text(resolve(&[state], &[], &[("BACKYFS_TARGET", "ftp:x")], false));
+        assert!(wrong.starts_with("BACKYFS_TARGET: "), "{wrong}");
+        assert!(text(resolve(&[state], &["colour=red"], &[], false)).contains("\"colour=red\" is not known"));
+        assert!(text(resolve(&[state, (Key::Config, "/none.toml")], &[], &[], false)).contains("/none.toml"));
+        let overruled = [("BACKYFS_MEMORY", "much"), ("BACKYFS_STATE_DIR", "/s")];
+        assert!(resolve(&[(Key::Memory, "100M")], &[], &overruled, false).is_err());
+    }
+}

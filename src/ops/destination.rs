@@ -1,0 +1,359 @@
+//! What a restore writes: a new file, a file that is replaced, or a block device.
+//!
+//! A file appears under its name only when it is whole. Until then it is called `NAME.backyfs-part`, and stays so when the
+//! restore fails: `--continue` goes on with it. A file that is replaced stays as it was until then, too. A device is written
+//! in place; one that is mounted or otherwise in use is refused whatever is asked for.
+
+use crate::ops::OpsError;
+use crate::ops::page_cache;
+use crate::ops::source::device_bytes;
+use crate::words::attribute::FileAttributes;
+use crate::words::zero::is_zero;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// What an unfinished file is called: its name and this.
+pub const PART_SUFFIX: &str = ".backyfs-part";
+/// The smallest hole worth leaving in a file.
+const HOLE_BYTES: usize = 16 << 10;
+
+/// Whether something that exists may be overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// No.
+    None,
+    /// Yes: `--force`.
+    Force,
+}
+
+/// What to do with what an earlier restore left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Write everything.
+    Anew,
+    /// Compare, and write only what differs: `--continue`.
+    Resume,
+}
+
+/// Whether holes of the image become holes of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holes {
+    /// They take no space.
+    Keep,
+    /// Space is reserved for all of it.
+    Allocate,
+}
+
+/// What will be done, before anything is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationPlan {
+    path: PathBuf,
+    size_bytes: u64,
+    how: How,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum How {
+    /// Written to a part file, then renamed.
+    Part { part: PathBuf, replaces: bool, start: Start },
+    /// An existing file, compared block by block.
+    InPlace,
+    /// A block device.
+    Device,
+}
+
+/// An open destination. Threads may write at different offsets.
+#[derive(Debug)]
+pub struct Destination {
+    plan: DestinationPlan,
+    file: Flock<File>,
+    /// Whether all of it reads as zero where nothing was written.
+    fresh: bool,
+}
+
+/// Decides how to restore to `path`. Changes nothing.
+///
+/// # Errors
+/// When it exists without consent, is too small, or is nothing that can hold an image.
+pub fn plan(path: &Path, size_bytes: u64, consent: Consent, start: Start) -> Result<DestinationPlan, OpsError> {
+    let failed = |action, source| OpsError::Destination { path: path.to_owned(), action, source };
+    let kind = |problem| OpsError::DestinationKind { path: path.to_owned(), problem };
+    let exists = || OpsError::Exists { path: path.to_owned() };
+    let existing = match std::fs::metadata(path) {
+        Ok(metadata) => Some(metadata.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("looked at", error)),
+    };
+    // A link is followed: what it names is written, the link stays.
+    let path = match existing {
+        Some(_) => path.canonicalize().map_err(|error| failed("found", error))?,
+        None if path.symlink_metadata().is_ok() => return Err(kind("it is a link that leads nowhere")),
+        None => std::path::absolute(path).map_err(|error| failed("found", error))?,
+    };
+    let done = |how| Ok(DestinationPlan { path: path.clone(), size_bytes, how });
+    let part = part_of(&path).ok_or_else(|| kind("it has no file name"))?;
+    let part_exists = part.symlink_metadata().is_ok();
+    match existing {
+        Some(file_type) if file_type.is_block_device() && consent == Consent::None => Err(exists()),
+        Some(file_type) if file_type.is_block_device() => done(How::Device),
+        Some(file_type) if file_type.is_dir() => Err(kind("it is a directory; name the file to be made in it")),
+        Some(file_type) if !file_type.is_file() => {
+            Err(kind("it is neither a file nor a block device; use - to write to a pipe"))
+        }
+        Some(_) if consent == Consent::None => Err(exists()),
+        Some(_) if start == Start::Resume && !part_exists => done(How::InPlace),
+        _ if part_exists && consent == Consent::None && start == Start::Anew => {
+            Err(OpsError::Unfinished { path: part })
+        }
+        _ => done(How::Part { part, replaces: existing.is_some(), start }),
+    }
+}
+
+fn part_of(path: &Path) -> Option<PathBuf> {
+    let mut name = path.file_name()?.to_owned();
+    name.push(PART_SUFFIX);
+    Some(path.with_file_name(name))
+}
+
+impl DestinationPlan {
+    /// Opens it for writing. From here on things change.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is in use, or is too small.
+    pub fn execute(self, holes: Holes) -> Result<Destination, OpsError> {
+        let written = self.written_path().to_owned();
+        let failed = |action| {
+            let path = written.clone();
+            move |source| OpsError::Destination { path, action, source }
+        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        match &self.how {
+            How::Part { start: Start::Anew, part, .. } => {
+                match std::fs::remove_file(part) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("removed")(error)),
+                    _ => options.create_new(true),
+                };
+            }
+            How::Part { start: Start::Resume, .. } => drop(options.create(true).custom_flags(libc::O_NOFOLLOW)),
+            How::InPlace => {}
+            // Exclusive: the kernel refuses a device that is mounted or part of something (open(2), O_EXCL).
+            How::Device => drop(options.custom_flags(libc::O_EXCL)),
+        }
+        let file = options.open(self.written_path()).map_err(failed("opened"))?;
+        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| failed("locked (does another restore write to it?)")(errno.into()))?;
+        let mut fresh = false;
+        if self.how == How::Device {
+            let has_bytes = device_bytes(&file).map_err(failed("measured"))?;
+            if has_bytes < self.size_bytes {
+                return Err(OpsError::TooSmall { path: self.path, has_bytes, needed_bytes: self.size_bytes });
+            }
+        } else {
+            fresh = file.metadata().map_err(failed("measured"))?.blocks() == 0;
+            file.set_len(self.size_bytes).map_err(failed("resized"))?;
+            if holes == Holes::Allocate && self.size_bytes > 0 {
+                allocate(&file, self.size_bytes).map_err(failed("given its space"))?;
+            }
+        }
+        Ok(Destination { plan: self, file, fresh })
+    }
+
+    /// The path that is written to.
+    fn written_path(&self) -> &Path {
+        match &self.how {
+            How::Part { part, .. } => part,
+            How::InPlace | How::Device => &self.path,
+        }
+    }
+}
+
+impl Destination {
+    /// Whether it reads as zero where nothing was written.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Where unfinished work is to be found; `None` when it is the destination itself.
+    pub fn part(&self) -> Option<&Path> {
+        if let How::Part { part, .. } = &self.plan.how { Some(part) } else { None }
+    }
+
+    /// Reads what is there now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), OpsError> {
+        self.file.read_exact_at(buffer, offset).map_err(self.failed("read"))
+    }
+
+    /// Writes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), OpsError> {
+        self.file.write_all_at(data, offset).map_err(self.failed("written"))
+    }
+
+    /// Writes to a place that reads as zero: parts that are zero are left as holes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_sparsely(&self, offset: u64, data: &[u8]) -> Result<(), OpsError> {
+        let mut pieces = data.chunks(HOLE_BYTES).zip((offset..).step_by(HOLE_BYTES)).peekable();
+        while let Some((piece, at)) = pieces.next() {
+            if is_zero(piece) {
+                continue;
+            }
+            // Neighbours are written together.
+            let mut len = piece.len();
+            while let Some((next, _)) = pieces.next_if(|(next, _)| !is_zero(next)) {
+                len += next.len();
+            }
+            let from = usize::try_from(at - offset).unwrap_or(0);
+            self.write(at, &data[from..from + len])?;
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zero.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn zero(&self, range: &Range<u64>) -> Result<(), OpsError> {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let len = range.end.saturating_sub(range.start);
+        if len == 0 || fallocate(&self.file, mode, range.start, len).is_ok() {
+            return Ok(());
+        }
+        // A filesystem without holes.
+        let zeros = vec![0; 1 << 20];
+        let mut at = range.start;
+        while at < range.end {
+            let part = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(zeros.len());
+            self.write(at, &zeros[..part])?;
+            at += part as u64;
+        }
+        Ok(())
+    }
+
+    /// Lets the kernel begin to write what it holds, so that the end need not wait for all of it.
+    pub fn start_writeback(&self) {
+        // SAFETY: takes numbers only; it is a hint, and its failure shows at the final sync.
+        unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+
+    /// Makes everything durable and gives a file its name. A new file gets the owner and mode of the version, a replaced one
+    /// keeps its own.
+    ///
+    /// # Errors
+    /// When that fails; the part file stays.
+    pub fn finish(self, attributes: &FileAttributes) -> Result<PathBuf, OpsError> {
+        self.file.sync_all().map_err(self.failed("made durable"))?;
+        page_cache::forget_all(&self.file);
+        let How::Part { part, replaces, .. } = &self.plan.how else { return Ok(self.plan.path) };
+        let replaced = std::fs::metadata(&self.plan.path).ok();
+        let (mode, uid, gid) = match &replaced {
+            Some(old) => (old.mode() & 0o7777, old.uid(), old.gid()),
+            None => (attributes.mode & 0o7777, attributes.uid, attributes.gid),
+        };
+        // Only root may give files away; to others the file belongs anyway.
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::fchown(&*self.file, Some(uid), Some(gid)).map_err(self.failed("given its owner"))?;
+        }
+        let permissions = std::fs::Permissions::from_mode(mode);
+        self.file.set_permissions(permissions).map_err(self.failed("given its mode"))?;
+        if *replaces {
+            std::fs::rename(part, &self.plan.path).map_err(self.failed("renamed"))?;
+        } else {
+            rename_to_new(part, &self.plan.path).map_err(self.failed("renamed (what was written is kept)"))?;
+        }
+        let directory = self.plan.path.parent().unwrap_or(Path::new("/"));
+        File::open(directory).and_then(|dir| dir.sync_all()).map_err(self.failed("made durable"))?;
+        Ok(self.plan.path)
+    }
+
+    fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> OpsError {
+        let path = self.plan.written_path().to_owned();
+        move |source| OpsError::Destination { path: path.clone(), action, source }
+    }
+}
+
+/// Somebody may have made the file meanwhile: it is not overwritten.
+fn rename_to_new(part: &Path, path: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, part, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+        // Not every filesystem knows the flag; a link does not replace either.
+        Err(nix::errno::Errno::EINVAL) => {
+            std::fs::hard_link(part, path)?;
+            std::fs::remove_file(part)
+        }
+        done => Ok(done?),
+    }
+}
+
+fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    let number = |bytes: u64| libc::off_t::try_from(bytes).map_err(io::Error::other);
+    // SAFETY: takes numbers only.
+    match unsafe { libc::fallocate(file.as_raw_fd(), mode, number(offset)?, number(len)?) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    match fallocate(file, 0, 0, len) {
+        // It cannot reserve; then it is written as it comes.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_existing_is_touched_without_consent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let new = |consent, start| plan(&path, 10, consent, start);
+        assert!(matches!(new(Consent::None, Start::Anew).unwrap().how, How::Part { replaces: false, .. }));
+        std::fs::write(part_of(&path).unwrap(), b"half").unwrap();
+        assert!(matches!(new(Consent::None, Start::Anew), Err(OpsError::Unfinished { .. })));
+        assert!(matches!(new(Consent::None, Start::Resume).unwrap().how, How::Part { start: Start::Resume, .. }));
+        std::fs::write(&path, b"precious").unwrap();
+        assert!(matches!(new(Consent::None, Start::Anew), Err(OpsError::Exists { .. })));
+        assert!(matches!(new(Consent::None, Start::Resume), Err(OpsError::Exists { .. })));
+        assert!(matches!(new(Consent::Force, Start::Anew).unwrap().how, How::Part { replaces: true, .. }));
+        assert!(matches!(plan(dir.path(), 10, Consent::Force, Start::Anew), Err(OpsError::DestinationKind { .. })));
+        assert!(matches!(
+            plan(Path::new("/dev/null"), 10, Consent::Force, Start::Anew),
+            Err(OpsError::DestinationKind { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::write(&path, b"precious").unwrap();
+        let destination = plan(&path, 4096, Consent::Force, Start::Anew).unwrap().execute(Holes::Keep).unwrap();
+        destination.write(0, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        let file = FileAttributes {
+            mode: 0o640,
+            uid: 0,
+            gid: 0,
+            mtime: crate::words::attribute::Mtime { seconds: 0, nanos: 0 },
+        };
+        destination.finish(&file).unwrap();
+        let now = std::fs::read(&path).unwrap();
+        assert_eq!((now.len(), &now[..4]), (4096, &b"new\0"[..]));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,319 @@
+//! Restoring a version: to a file or a device by as many threads as there are cores, or in order to a stream.
+
+use crate::catalog::Version;
+use crate::image::ImageReader;
+use crate::ops::destination::{self, Consent, Destination, Holes, Start};
+use crate::ops::error::is_damage;
+use crate::ops::walk::{Found, walk};
+use crate::ops::{Interrupt, OpsError};
+use crate::repo::{RepoError, Repository};
+use crate::words::ids::BlockId;
+use crate::words::monitor::{Counter, Monitor};
+use crate::words::record::ImageRef;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// How often the kernel is asked to begin writing.
+const WRITEBACK_BYTES: u64 = 64 << 20;
+/// Long holes are zeroed in parts of this, so that the work can be stopped.
+const ZERO_BYTES: u64 = 1 << 30;
+
+/// What to do about blocks that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Stop at the first.
+    Stop,
+    /// Write zeros instead, and list them: `--skip-damaged`.
+    Skip,
+}
+
+/// How to restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Whether something may be overwritten.
+    pub consent: Consent,
+    /// Anew, or going on.
+    pub start: Start,
+    /// What becomes of holes.
+    pub holes: Holes,
+    /// What becomes of damaged blocks.
+    pub on_damage: OnDamage,
+    /// Threads that decode and write.
+    pub threads: usize,
+}
+
+/// What was done. Bytes of the image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Restored {
+    /// The version.
+    pub uid: String,
+    /// Where it was restored to; `-` for a stream.
+    pub destination: PathBuf,
+    /// Of the whole image.
+    pub size_bytes: u64,
+    /// Written.
+    pub written_bytes: u64,
+    /// Found to be right already.
+    pub kept_bytes: u64,
+    /// Damaged, and zero in the destination.
+    pub zeroed: Vec<ZeroedRange>,
+}
+
+/// Bytes that are zero because they could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ZeroedRange {
+    /// From where.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Restores to a file or a block device.
+///
+/// # Errors
+/// When the destination refuses, the target fails, or a block is damaged and was not to be skipped.
+pub fn restore(
+    repo: &Arc<Repository>,
+    version: &Version,
+    path: &Path,
+    options: &Options,
+    monitor: &dyn Monitor,
+    interrupt: &Interrupt,
+) -> Result<Restored, OpsError> {
+    let image = version.record.image;
+    let plan = destination::plan(path, image.size_bytes, options.consent, options.start)?;
+    let destination = plan.execute(options.holes)?;
+    let work = Work {
+        repo,
+        image,
+        uid: version.record.uid.to_string(),
+        destination: &destination,
+        options: *options,
+        monitor,
+        interrupt,
+        total_bytes: image.allocated_blocks * image.block_size.bytes_u64(),
+        written: AtomicU64::new(0),
+        kept: AtomicU64::new(0),
+        failed: AtomicBool::new(false),
+        error: Mutex::new(None),
+        zeroed: Mutex::new(Vec::new()),
+    };
+    work.run();
+    let Work { uid, written, kept, error, zeroed, .. } = work;
+    if let Some(error) = error.into_inner() {
+        return Err(error);
+    }
+    let mut zeroed = zeroed.into_inner();
+    zeroed.sort_by_key(|range| range.offset);
+    let (written_bytes, kept_bytes) = (written.into_inner(), kept.into_inner());
+    let destination = destination.finish(&version.attributes.file)?;
+    Ok(Restored { uid, destination, size_bytes: image.size_bytes, written_bytes, kept_bytes, zeroed })
+}
+
+/// Restores to a stream, in order.
+///
+/// # Errors
+/// As [`restore`], and when the stream ends.
+pub fn restore_stream(
+    repo: &Arc<Repository>,
+    version: &Version,
+    out: &mut dyn Write,
+    on_damage: OnDamage,
+    monitor: &dyn Monitor,
+    interrupt: &Interrupt,
+) -> Result<Restored, OpsError> {
+    let uid = version.record.uid.to_string();
+    let size_bytes = version.record.image.size_bytes;
+    // The reader's read-ahead decodes on all cores.
+    let reader = ImageReader::new(Arc::clone(repo), version.record.image, format!("version {uid}"));
+    let mut restored = Restored { uid, destination: "-".into(), size_bytes, ..Restored::default() };
+    let block = version.record.image.block_size.bytes_u64();
+    let mut buffer = vec![0; version.record.image.block_size.bytes()];
+    let mut offset = 0;
+    while offset < size_bytes {
+        interrupt.check()?;
+        let part = &mut buffer[..usize::try_from((size_bytes - offset).min(block)).unwrap_or(0)];
+        match reader.read_at(offset, part) {
+            Ok(()) => {}
+            Err(error) if is_damage(&error) && on_damage == OnDamage::Skip => {
+                part.fill(0);
+                note(&mut restored.zeroed, offset..offset + part.len() as u64, &error);
+            }
+            Err(source) if is_damage(&source) => return Err(OpsError::Damaged { uid: restored.uid, offset, source }),
+            Err(error) => return Err(error.into()),
+        }
+        let failed = |source| OpsError::Destination { path: "-".into(), action: "written", source };
+        out.write_all(part).map_err(failed)?;
+        offset += part.len() as u64;
+        restored.written_bytes = offset;
+        monitor.progress(offset, size_bytes);
+    }
+    out.flush().map_err(|source| OpsError::Destination { path: "-".into(), action: "written", source })?;
+    Ok(restored)
+}
+
+/// Adds a range; neighbours of the same cause become one.
+fn note(zeroed: &mut Vec<ZeroedRange>, range: Range<u64>, error: &RepoError) {
+    let (length, reason) = (range.end - range.start, error.to_string());
+    match zeroed.last_mut() {
+        Some(last) if last.offset + last.length == range.start && last.reason == reason => last.length += length,
+        _ => zeroed.push(ZeroedRange { offset: range.start, length, reason }),
+    }
+}
+
+enum Job {
+    Block { index: u64, id: BlockId },
+    Zero(Range<u64>),
+}
+
+struct Work<'a> {
+    repo: &'a Arc<Repository>,
+    image: ImageRef,
+    uid: String,
+    destination: &'a Destination,
+    options: Options,
+    monitor: &'a dyn Monitor,
+    interrupt: &'a Interrupt,
+    total_bytes: u64,
+    written: AtomicU64,
+    kept: AtomicU64,
+    failed: AtomicBool,
+    error: Mutex<Option<OpsError>>,
+    zeroed: Mutex<Vec<ZeroedRange>>,
+}
+
+impl Work<'_> {
+    fn run(&self) {
+        let threads = self.options.threads.max(1);
+        let (queue, jobs) = bounded(threads * 4);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let jobs = jobs.clone();
+                scope.spawn(move || self.serve(&jobs));
+            }
+            if let Err(error) = self.enumerate(&queue) {
+                self.fail(error);
+            }
+            drop(queue);
+        });
+    }
+
+    fn fail(&self, error: OpsError) {
+        self.error.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Hands out blocks in order and, where something may have been there before, holes.
+    fn enumerate(&self, queue: &Sender<Job>) -> Result<(), OpsError> {
+        let block = self.image.block_size.bytes_u64();
+        let size = self.image.size_bytes;
+        let mut reached = 0;
+        let hand = |job| queue.send(job).map_err(|_| OpsError::Interrupted);
+        let hole = |from: u64, to: u64| {
+            let mut at = from;
+            while !self.destination.is_fresh() && at < to {
+                let end = (at + ZERO_BYTES).min(to);
+                hand(Job::Zero(at..end))?;
+                at = end;
+            }
+            Ok::<(), OpsError>(())
+        };
+        walk(self.repo, &self.image, &mut |found| {
+            self.interrupt.check()?;
+            if self.failed.load(Ordering::Relaxed) {
+                return Err(OpsError::Interrupted);
+            }
+            match found {
+                Found::Block { index, id } => {
+                    hole(reached, index * block)?;
+                    reached = ((index + 1) * block).min(size);
+                    hand(Job::Block { index, id })
+                }
+                Found::Lost { blocks, error } => {
+                    let range = blocks.start * block..(blocks.end * block).min(size);
+                    hole(reached, range.end)?;
+                    reached = range.end;
+                    self.lost(range, error)
+                }
+            }
+        })?;
+        hole(reached, size)
+    }
+
+    fn lost(&self, range: Range<u64>, source: RepoError) -> Result<(), OpsError> {
+        match self.options.on_damage {
+            OnDamage::Skip => {
+                note(&mut self.zeroed.lock(), range, &source);
+                Ok(())
+            }
+            OnDamage::Stop => Err(OpsError::Damaged { uid: self.uid.clone(), offset: range.start, source }),
+        }
+    }
+
+    fn serve(&self, jobs: &Receiver<Job>) {
+        let mut buffer = vec![0; self.image.block_size.bytes()];
+        for job in jobs {
+            // After a failure the queue is only emptied, so that nobody waits for room in it.
+            if self.failed.load(Ordering::Relaxed) {
+                continue;
+            }
+            let done = match job {
+                Job::Zero(range) => self.destination.zero(&range),
+                Job::Block { index, id } => self.block(index, &id, &mut buffer),
+            };
+            if let Err(error) = done {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn block(&self, index: u64, id: &BlockId, buffer: &mut [u8]) -> Result<(), OpsError> {
+        let offset = index * self.image.block_size.bytes_u64();
+        let end = (offset + self.image.block_size.bytes_u64()).min(self.image.size_bytes);
+        let len = usize::try_from(end - offset).unwrap_or(0);
+        if !self.destination.is_fresh() && self.options.start == Start::Resume {
+            buffer.fill(0);
+            self.destination.read(offset, &mut buffer[..len])?;
+            if self.repo.data_id(buffer) == *id {
+                self.advance(&self.kept, len as u64);
+                return Ok(());
+            }
+        }
+        match self.repo.read_block(id) {
+            Ok(block) => {
+                if self.destination.is_fresh() && self.options.holes == Holes::Keep {
+                    self.destination.write_sparsely(offset, &block[..len])?;
+                } else {
+                    self.destination.write(offset, &block[..len])?;
+                }
+                self.monitor.count(Counter::BytesWritten, len as u64);
+                self.advance(&self.written, len as u64);
+                Ok(())
+            }
+            Err(error) if is_damage(&error) => {
+                self.lost(offset..end, error)?;
+                if !self.destination.is_fresh() {
+                    self.destination.zero(&(offset..end))?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn advance(&self, counter: &AtomicU64, bytes: u64) {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+        let done = self.written.load(Ordering::Relaxed) + self.kept.load(Ordering::Relaxed);
+        if done / WRITEBACK_BYTES != (done - bytes.min(done)) / WRITEBACK_BYTES {
+            self.destination.start_writeback();
+        }
+        self.monitor.progress(done, self.total_bytes);
+    }
+}

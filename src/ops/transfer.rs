@@ -1,0 +1,179 @@
+//! A version's metadata as JSON: to keep it elsewhere, and to publish it again as long as its blocks are there.
+
+use crate::catalog::Version;
+use crate::image::Settled;
+use crate::ops::commit::{Publication, publish_version};
+use crate::ops::walk::{Found, walk};
+use crate::ops::{OpsError, label};
+use crate::repo::Repository;
+use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
+use crate::words::geometry::BlockSize;
+use crate::words::ids::{BlockId, DraftId, Uid};
+use crate::words::name::Name;
+use crate::words::record::{ImageRef, Record, Stats};
+use crate::words::stamp::Stamp;
+use serde::{Deserialize, Serialize};
+
+/// The layout of an export.
+const LAYOUT: u32 = 1;
+
+/// An exported version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Export {
+    /// Layout of this file.
+    pub backyfs_export: u32,
+    pub repository: String,
+    pub uid: String,
+    pub created: String,
+    pub host: String,
+    pub base: Option<String>,
+    pub image: ExportedImage,
+    pub attributes: ExportedAttributes,
+}
+
+/// An exported image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ExportedImage {
+    pub size_bytes: u64,
+    pub block_size_bytes: u64,
+    pub root: String,
+}
+
+/// Exported attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ExportedAttributes {
+    pub name: String,
+    pub snapshot_name: String,
+    pub tags: Vec<String>,
+    pub expire: Option<String>,
+    pub protected: bool,
+    pub valid: String,
+    pub reason: String,
+    pub mode: u32,
+    pub owner: u32,
+    pub group: u32,
+    pub mtime_seconds: i64,
+    pub mtime_nanos: u32,
+}
+
+/// Exports a version.
+pub fn export(repo: &Repository, version: &Version) -> Export {
+    let Version { record, attributes, .. } = version;
+    let file = attributes.file;
+    Export {
+        backyfs_export: LAYOUT,
+        repository: repo.id().to_string(),
+        uid: record.uid.to_string(),
+        created: record.created.to_millis_text(),
+        host: record.host.to_string(),
+        base: (!record.base.is_nil()).then(|| record.base.to_string()),
+        image: ExportedImage {
+            size_bytes: record.image.size_bytes,
+            block_size_bytes: record.image.block_size.bytes_u64(),
+            root: record.image.root.to_string(),
+        },
+        attributes: ExportedAttributes {
+            name: attributes.name.to_string(),
+            snapshot_name: attributes.snapshot_name.clone(),
+            tags: attributes.tags.iter().cloned().collect(),
+            expire: attributes.expire.map(Stamp::to_millis_text),
+            protected: attributes.protected,
+            valid: attributes.validity.word().to_owned(),
+            reason: attributes.validity.reason().to_owned(),
+            mode: file.mode,
+            owner: file.uid,
+            group: file.gid,
+            mtime_seconds: file.mtime.seconds,
+            mtime_nanos: file.mtime.nanos,
+        },
+    }
+}
+
+/// Publishes an exported version again, as a new version of now: its uid is new, because one that was deleted stays dead.
+///
+/// # Errors
+/// When the text is no export, belongs to another repository, its version still exists, or a block of it is gone.
+pub fn import(repo: &Repository, text: &str, file: &str) -> Result<Record, OpsError> {
+    let failed = |problem: String| OpsError::Import { file: file.to_owned(), problem };
+    let export: Export = serde_json::from_str(text).map_err(|error| failed(format!("this is no export: {error}")))?;
+    if export.backyfs_export != LAYOUT {
+        return Err(failed(format!("its layout is {}; this backyfs knows {LAYOUT}", export.backyfs_export)));
+    }
+    if export.repository != repo.id().to_string() {
+        return Err(failed(format!("it belongs to repository {}, this one is {}", export.repository, repo.id())));
+    }
+    let uid: Uid = export.uid.parse().map_err(|error| failed(format!("{error}")))?;
+    if repo.version(uid).is_ok() {
+        return Err(failed(format!("version {uid} exists")));
+    }
+    let attributes = attributes(&export.attributes, repo.clock().now()).map_err(failed)?;
+    let image = image(repo, &export.image).map_err(failed)?;
+    let image = count_blocks(repo, image)?;
+    let base = export.base.and_then(|base| base.parse().ok()).filter(|base| repo.version(*base).is_ok());
+    let publication = Publication {
+        attributes,
+        base: base.unwrap_or(Uid::NIL),
+        supersedes: Uid::NIL,
+        draft: DraftId::NIL,
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    let settled = Settled { image, changes: 0, stats: Stats::default() };
+    Ok(publish_version(repo, &settled, publication)?)
+}
+
+fn attributes(exported: &ExportedAttributes, now: Stamp) -> Result<Attributes, String> {
+    let reason = exported.reason.clone();
+    Ok(Attributes {
+        name: Name::new(&exported.name).map_err(|error| error.to_string())?,
+        snapshot_name: exported.snapshot_name.clone(),
+        tags: label::parse_tags(&exported.tags).map_err(|error| error.to_string())?,
+        expire: exported
+            .expire
+            .as_deref()
+            .map(|text| Stamp::parse(text, now))
+            .transpose()
+            .map_err(|e| e.to_string())?,
+        protected: exported.protected,
+        validity: match exported.valid.as_str() {
+            "valid" => Validity::Valid,
+            "invalid" => Validity::Invalid(reason),
+            "incomplete" => Validity::Incomplete(reason),
+            other => return Err(format!("{other:?} is no validity")),
+        },
+        file: FileAttributes {
+            mode: exported.mode & 0o7777,
+            uid: exported.owner,
+            gid: exported.group,
+            mtime: Mtime { seconds: exported.mtime_seconds, nanos: exported.mtime_nanos.min(999_999_999) },
+        },
+    })
+}
+
+fn image(repo: &Repository, exported: &ExportedImage) -> Result<ImageRef, String> {
+    let block_size = BlockSize::new(exported.block_size_bytes).map_err(|error| error.to_string())?;
+    if block_size != repo.block_size() {
+        return Err(format!("its blocks have {block_size}, those of the repository {}", repo.block_size()));
+    }
+    if exported.size_bytes > crate::image::IMAGE_MAX_BYTES {
+        return Err(format!("{} bytes are more than an image can have", exported.size_bytes));
+    }
+    let root: BlockId = exported.root.parse().map_err(|error| format!("{error}"))?;
+    Ok(ImageRef { block_size, size_bytes: exported.size_bytes, root, allocated_blocks: 0 })
+}
+
+/// Counts the blocks, and sees that all of the map can be read.
+fn count_blocks(repo: &Repository, image: ImageRef) -> Result<ImageRef, OpsError> {
+    let mut allocated_blocks = 0;
+    walk(repo, &image, &mut |found| match found {
+        Found::Block { .. } => {
+            allocated_blocks += 1;
+            Ok(())
+        }
+        Found::Lost { error, .. } => Err(OpsError::from(error)),
+    })?;
+    Ok(ImageRef { allocated_blocks, ..image })
+}
