@@ -228,7 +228,7 @@ fn drain(woken: &UnixStream) {
 /// Waits until a process has ended and its number is free again, at most for `patience`. Answers whether it has ended.
 pub fn wait_until_gone(process: ProcessId, patience: Duration) -> bool {
     /// How long a parent may take to reap its child before we stop caring.
-    const REAPING: Duration = Duration::from_secs(1);
+    const REAPING: Duration = Duration::from_secs(10);
     let Some(pidfd) = open_pidfd(process) else { return !process::is_running(process) };
     let patience_ms = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
