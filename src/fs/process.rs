@@ -3,6 +3,16 @@
 //! The kernel closes a dead process's files, so a killed `cp` sends the same FLUSH as a finished one. The thread that sends
 //! it is then already exiting, and its exit code is known: that is the difference. Verified on Linux 6.18: after `kill -9`
 //! the code is 9, after `_exit(3)` it is 768 (3 << 8), and a thread that calls close() is not exiting at all.
+//!
+//! # What must not be read when
+//!
+//! A FLUSH also comes from inside execve(2), when it closes what is marked close-on-exec: every program that keeps a file
+//! open here and starts another sends one. The kernel then holds `exec_update_lock` of that process until we answer, and
+//! reading its `stat` or its links in /proc waits for that lock: a deadlock that no signal ends. So [`closer`], made for
+//! FLUSH, first reads `status`, which takes no such lock. A thread that still has memory of its own is not exiting (the
+//! kernel gives up the memory first and the files after it), and one that has none is not in execve, so `stat` is safe then.
+//! [`opener`] reads `stat` at once. It is for requests that a running thread waits for in a system call of its own: OPEN,
+//! CREATE, WRITE, SETATTR; never for FLUSH, RELEASE or READ (execve reads programs).
 
 use std::fmt;
 use std::fs;
@@ -92,11 +102,23 @@ pub enum TaskKind {
     Kernel,
 }
 
-/// What is known of the thread behind a request.
+/// Who opens or writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// The process it belongs to.
+pub struct Opener {
+    /// The process.
     pub process: ProcessId,
+    /// Its command name.
+    pub name: String,
+    /// A thread of the kernel closes whenever it likes.
+    pub kind: TaskKind,
+}
+
+/// Who closes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closer {
+    /// Its thread group. Compared with that of an opener without the start time, which cannot be had here: the number
+    /// would have to come round to a process that inherited the very descriptor.
+    pub tgid: u32,
     /// Its command name.
     pub name: String,
     /// A thread of the kernel closes whenever it likes.
@@ -105,37 +127,60 @@ pub struct Task {
     pub ending: Ending,
 }
 
-impl fmt::Display for Task {
+impl Closer {
+    /// Whether it belongs to this process.
+    pub fn is_of(&self, process: ProcessId) -> bool {
+        self.tgid == process.tgid
+    }
+}
+
+impl fmt::Display for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.name, self.process.tgid)
     }
 }
 
-/// Looks at a thread, by the number a request carries. `None` when it is gone, or 0, or in a pid namespace we do not see.
-pub fn task(thread: u32) -> Option<Task> {
-    let stat = Stat::read(thread)?;
-    let tgid = thread_group(thread)?;
-    let leader = if tgid == thread { None } else { Some(Stat::read(tgid)?) };
-    let start_ticks = leader.as_ref().map_or(stat.start_ticks, |leader| leader.start_ticks);
-    let kind = if stat.flags & PF_KTHREAD != 0 { TaskKind::Kernel } else { TaskKind::Program };
-    let ending = stat.ending(thread);
-    // A thread may call itself what it likes; people know the process by its leader's name.
-    let name = leader.unwrap_or(stat).name;
-    Some(Task { process: ProcessId { tgid, start_ticks }, name, kind, ending })
+impl fmt::Display for Closer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.name, self.tgid)
+    }
 }
 
-/// The process a thread belongs to.
+/// Looks at the thread behind an OPEN, CREATE, WRITE or SETATTR, by the number the request carries. `None` when it is gone,
+/// or 0, or in a pid namespace we do not see.
+pub fn opener(thread: u32) -> Option<Opener> {
+    let tgid = Status::read(thread)?.tgid;
+    let stat = Stat::read(tgid)?;
+    Some(Opener { process: ProcessId { tgid, start_ticks: stat.start_ticks }, kind: stat.kind(), name: stat.name })
+}
+
+/// The process of an [`opener`].
 pub fn identify(thread: u32) -> Option<ProcessId> {
-    task(thread).map(|task| task.process)
+    opener(thread).map(|opener| opener.process)
 }
 
-/// For messages: `dd[1234]`.
+/// Looks at the thread behind a FLUSH. `None` as for [`opener`].
+pub fn closer(thread: u32) -> Option<Closer> {
+    let status = Status::read(thread)?;
+    let (kind, ending) = match status.memory {
+        Memory::Present => (TaskKind::Program, Ending::Alive),
+        Memory::GivenUp => Stat::read(thread).map(|stat| (stat.kind(), stat.ending(thread)))?,
+    };
+    // A thread may call itself what it likes; people know the process by its leader's name.
+    Some(Closer { tgid: status.tgid, name: command_name(status.tgid).unwrap_or_default(), kind, ending })
+}
+
+/// For messages: `dd[1234]`. Takes no lock of the process.
 pub fn describe(process: ProcessId) -> String {
-    let name = Stat::read(process.tgid).filter(|stat| stat.start_ticks == process.start_ticks).map(|stat| stat.name);
-    format!("{}[{}]", name.as_deref().unwrap_or("process"), process.tgid)
+    format!("{}[{}]", command_name(process.tgid).as_deref().unwrap_or("process"), process.tgid)
 }
 
-/// Whether the process still runs (one that waits to be reaped does not).
+fn command_name(process: u32) -> Option<String> {
+    let name = fs::read(format!("/proc/{process}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
+}
+
+/// Whether the process still runs (one that waits to be reaped does not). Waits while it is in execve(2).
 pub fn is_running(process: ProcessId) -> bool {
     Stat::read(process.tgid).is_some_and(|stat| stat.start_ticks == process.start_ticks && !stat.is_zombie())
 }
@@ -198,6 +243,10 @@ impl Stat {
         })
     }
 
+    fn kind(&self) -> TaskKind {
+        if self.flags & PF_KTHREAD != 0 { TaskKind::Kernel } else { TaskKind::Program }
+    }
+
     fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -224,10 +273,31 @@ impl Stat {
     }
 }
 
-fn thread_group(thread: u32) -> Option<u32> {
-    let status = fs::read(format!("/proc/{thread}/status")).ok()?;
-    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"))?;
-    std::str::from_utf8(line).ok()?.trim().parse().ok()
+/// What `/proc/<thread>/status` tells without taking a lock of the process.
+struct Status {
+    tgid: u32,
+    memory: Memory,
+}
+
+/// Whether a thread has an address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Present,
+    /// It is exiting and beyond that point, or it never had one: a thread of the kernel.
+    GivenUp,
+}
+
+impl Status {
+    fn read(thread: u32) -> Option<Self> {
+        if thread == 0 {
+            return None;
+        }
+        let text = fs::read(format!("/proc/{thread}/status")).ok()?;
+        let line = |name: &[u8]| text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name));
+        let tgid = std::str::from_utf8(line(b"Tgid:")?).ok()?.trim().parse().ok()?;
+        let memory = if line(b"VmSize:").is_some() { Memory::Present } else { Memory::GivenUp };
+        Some(Self { tgid, memory })
+    }
 }
 
 #[cfg(test)]
@@ -257,15 +327,16 @@ mod tests {
 
     #[test]
     fn a_thread_is_found_to_belong_to_its_process() {
-        let own = identify(std::process::id()).unwrap();
+        let own = opener(std::process::id()).unwrap();
         // A scoped thread joins at the end of the scope, so its /proc entry lives while we look.
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let tid = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
                 assert_ne!(tid, std::process::id());
-                let found = task(tid).unwrap();
-                assert_eq!(found.process, own);
-                assert_eq!((found.ending, found.kind), (Ending::Alive, TaskKind::Program));
+                assert_eq!(opener(tid).unwrap(), own);
+                assert_eq!(own.kind, TaskKind::Program);
+                let closer = closer(tid).unwrap();
+                assert_eq!((closer.tgid, &closer.name, closer.ending), (own.process.tgid, &own.name, Ending::Alive));
             });
         });
         assert!(is_running(own));
@@ -280,7 +351,7 @@ mod tests {
     #[test]
     fn a_process_that_waits_to_be_reaped_shows_how_it_ended() {
         let mut child = Command::new("sh").args(["-c", "exit 3"]).stdin(Stdio::null()).spawn().unwrap();
-        let process = identify(child.id()).unwrap();
+        let process = opener(child.id()).unwrap().process;
         let exit = (0..500).find_map(|_| match remains(process) {
             Remains::Exit(exit) => Some(exit),
             _ => {
@@ -289,7 +360,7 @@ mod tests {
             }
         });
         assert_eq!(exit, Some(Exit::Code(3)));
-        let dying = task(child.id()).unwrap();
+        let dying = closer(child.id()).unwrap();
         assert_eq!(dying.ending, Ending::Exiting(Exit::Code(3)));
         assert_eq!(dying.ending.failure().as_deref(), Some("exited with code 3"));
         assert!(!is_running(process));

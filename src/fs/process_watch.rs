@@ -84,16 +84,23 @@ impl ProcessWatch {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Calls back once, from the watching thread, when the process has ended; soon when it already has.
+    /// Calls back once, from the watching thread, when the process has ended; soon when it already has. To be called where
+    /// [`process::opener`] may be, that is before anything is closed: it looks at the process in the same way.
     pub fn watch(&self, process: ProcessId, callback: impl FnOnce(Outcome) + Send + 'static) -> Watch {
-        let mut state = self.shared.state.lock();
+        let mut state = loop {
+            // Looking may wait for the process, so it is done without the lock.
+            let known = self.shared.state.lock().watched.contains_key(&process);
+            let pidfd = if known { None } else { open_pidfd(process).map(Arc::new) };
+            let mut state = self.shared.state.lock();
+            if known && !state.watched.contains_key(&process) {
+                continue;
+            }
+            state.watched.entry(process).or_insert_with(|| Watched { pidfd, awaits: Awaits::Exit, callbacks: Vec::new() });
+            break state;
+        };
         let number = state.next_number;
         state.next_number += 1;
-        let watched = state.watched.entry(process).or_insert_with(|| Watched {
-            pidfd: open_pidfd(process).map(Arc::new),
-            awaits: Awaits::Exit,
-            callbacks: Vec::new(),
-        });
+        let watched = state.watched.get_mut(&process).expect("it was put there under this lock");
         watched.callbacks.push((number, Box::new(callback)));
         drop(state);
         self.shared.wake();
@@ -160,7 +167,7 @@ impl Shared {
             }
             let fds: Vec<_> = state.watched.values().map(|w| (w.pidfd.clone(), w.awaits)).collect();
             // Kernels before 6.9 do not report the hang-up: then we look now and again.
-            let soon = fds.iter().any(|(fd, awaits)| fd.is_none() || *awaits == Awaits::Reaping);
+            let soon = fds.iter().any(|(_, awaits)| *awaits == Awaits::Reaping);
             (fds, soon)
         };
         let mut polled = vec![PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
@@ -196,15 +203,8 @@ impl Shared {
 impl Watched {
     /// Whether the process has ended, and how.
     fn look(&mut self, process: ProcessId) -> Option<Outcome> {
-        let Some(pidfd) = self.pidfd.clone() else {
-            // It was gone when we came, or pidfd_open is not to be had: only a zombie can still tell.
-            return match process::remains(process) {
-                Remains::Exit(exit) => Some(Outcome::Exited(exit)),
-                Remains::Gone => Some(Outcome::Unknown),
-                Remains::Hidden if process::is_running(process) => None,
-                Remains::Hidden => Some(Outcome::Unknown),
-            };
-        };
+        // Without a descriptor it was gone when we came, or the kernel is older than 5.3.
+        let Some(pidfd) = self.pidfd.clone() else { return Some(Outcome::Unknown) };
         let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         if !matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1)) {
             return None;
@@ -276,7 +276,7 @@ mod tests {
 
     fn follow(watch: &ProcessWatch, child: &Child) -> (Watch, Receiver<Outcome>) {
         let (send, receive) = mpsc::channel();
-        let process = process::identify(child.id()).unwrap();
+        let process = process::opener(child.id()).unwrap().process;
         (watch.watch(process, move |outcome| send.send(outcome).unwrap()), receive)
     }
 
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn the_pidfd_tells_after_the_process_was_reaped() {
         let mut process = child("read x; exit 7");
-        let id = process::identify(process.id()).unwrap();
+        let id = process::opener(process.id()).unwrap().process;
         let pidfd = open_pidfd(id).unwrap();
         drop(process.stdin.take());
         assert_eq!(process.wait().unwrap().code(), Some(7));
@@ -353,7 +353,7 @@ mod tests {
         drop(second);
         process.wait().unwrap();
         let mut other = child("read x");
-        let id = process::identify(other.id()).unwrap();
+        let id = process::opener(other.id()).unwrap().process;
         let kept = watch.watch(id, |_| panic!("it was taken back"));
         drop(kept);
         other.kill().unwrap();

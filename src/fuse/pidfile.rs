@@ -63,7 +63,7 @@ impl PidFile {
                 continue;
             }
             let pid = std::process::id();
-            let start_ticks = process::identify(pid).map_or(0, |process| process.start_ticks);
+            let start_ticks = process::opener(pid).map_or(0, |daemon| daemon.process.start_ticks);
             lock.set_len(0)?;
             lock.rewind()?;
             lock.write_all(format!("{pid} {start_ticks} {}\n", mountpoint.display()).as_bytes())?;
