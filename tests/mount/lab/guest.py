@@ -31,7 +31,7 @@ echo "GUEST-BOOTS $(cat /boots 2>/dev/null)"
 dd if=/dev/urandom of=/written bs=64k count=48 2>/dev/null
 echo "GUEST-WRITTEN $(sha256sum < /written)"
 echo "GUEST-READS $(cat /seed/* | sha256sum)"
-echo x >> /boots
+echo -n x >> /boots
 rm -rf /junk && mkdir /junk && i=0
 while [ $i -lt 200 ]; do echo "$i" > /junk/$i; i=$((i+1)); done
 sync
