@@ -30,6 +30,9 @@ def processes_of(top):
         if not entry.name.isdigit():
             continue
         try:
+            # comm never blocks; cmdline of a process that hangs in a page fault of some dead mount does.
+            if (entry / "comm").read_bytes() != b"backyfs\n":
+                continue
             argv = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
