@@ -48,7 +48,11 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 /// Rust files of the program with their text.
 fn sources() -> Vec<(PathBuf, String)> {
     let rust = |p: &PathBuf| p.extension().is_some_and(|e| e == "rs");
-    files_below(&top().join("src")).into_iter().filter(rust).map(|p| (p.clone(), fs::read_to_string(&p).unwrap())).collect()
+    files_below(&top().join("src"))
+        .into_iter()
+        .filter(rust)
+        .map(|p| (p.clone(), fs::read_to_string(&p).unwrap()))
+        .collect()
 }
 
 /// Text files of the whole project with their text.
@@ -58,7 +62,9 @@ fn texts() -> Vec<(PathBuf, String)> {
 
 /// The part of a file before its tests: those may use whatever they need to set a scene.
 fn without_tests(text: &str) -> &str {
-    let at = text.match_indices("#[cfg(test)]").find(|(at, _)| text[*at..].lines().nth(1).is_some_and(|l| l.trim_start().starts_with("mod ") && l.contains('{')));
+    let at = text.match_indices("#[cfg(test)]").find(|(at, _)| {
+        text[*at..].lines().nth(1).is_some_and(|l| l.trim_start().starts_with("mod ") && l.contains('{'))
+    });
     at.map_or(text, |(at, _)| &text[..at])
 }
 
@@ -156,7 +162,8 @@ fn modules_form_no_cycle() {
         imports.remove(module);
     }
     // Kahn: take away modules that import nothing that is left; what can never be taken lies on a cycle.
-    while let Some(free) = edges.iter().find(|(_, i)| i.iter().all(|m| !edges.contains_key(m))).map(|(m, _)| m.clone()) {
+    while let Some(free) = edges.iter().find(|(_, i)| i.iter().all(|m| !edges.contains_key(m))).map(|(m, _)| m.clone())
+    {
         edges.remove(&free);
     }
     assert!(edges.is_empty(), "these import each other in a circle: {edges:?}");
@@ -186,7 +193,8 @@ fn every_document_cited_exists() {
     let mut missing = Vec::new();
     for (path, text) in texts() {
         for (at, _) in text.match_indices("docs/") {
-            let cited: String = text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_.".contains(*c)).collect();
+            let cited: String =
+                text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_.".contains(*c)).collect();
             let cited = cited.trim_end_matches(['.', '-', '_']);
             let end = text[at + cited.len()..].chars().next();
             let pattern = end.is_some_and(|c| "*<{…".contains(c)) || text[..at].ends_with(['/', '*']);

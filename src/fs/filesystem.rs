@@ -161,7 +161,9 @@ impl Operations for FileSystem {
     fn lookup(&self, caller: Caller, parent: Ino, name: &OsStr) -> Answer<Entry> {
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         let node = match self.node(parent)? {
-            Node::Root => root_entries().find(|(entry, _)| *entry == name).map(|(_, node)| node).ok_or(Errno::ENOENT)?,
+            Node::Root => {
+                root_entries().find(|(entry, _)| *entry == name).map(|(_, node)| node).ok_or(Errno::ENOENT)?
+            }
             Node::IncomingDir(path) => self.incoming.lookup(&path, name)?,
             Node::IncomingFile(_) => return Err(Errno::ENOTDIR),
             parent => self.trees.lookup(caller, &parent, name)?,

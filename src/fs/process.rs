@@ -339,13 +339,11 @@ mod tests {
                 assert_eq!((closer.tgid, &closer.name, closer.ending), (own.process.tgid, &own.name, Ending::Alive));
             });
         });
-        assert!(is_running(own));
-        assert!(!is_running(ProcessId { start_ticks: own.start_ticks + 1, ..own }));
-        assert_eq!(task(0), None);
-        assert!(
-            task(2).is_none_or(|t| t.kind == TaskKind::Kernel || t.process.tgid != 2),
-            "kthreadd, where it is seen"
-        );
+        assert!(is_running(own.process));
+        assert!(!is_running(ProcessId { start_ticks: own.process.start_ticks + 1, ..own.process }));
+        assert_eq!((opener(0), closer(0)), (None, None));
+        let kthreadd = opener(2).filter(|found| found.name == "kthreadd");
+        assert!(kthreadd.is_none_or(|found| found.kind == TaskKind::Kernel), "where it is seen");
     }
 
     #[test]

@@ -95,7 +95,11 @@ impl ProcessWatch {
             if known && !state.watched.contains_key(&process) {
                 continue;
             }
-            state.watched.entry(process).or_insert_with(|| Watched { pidfd, awaits: Awaits::Exit, callbacks: Vec::new() });
+            state.watched.entry(process).or_insert_with(|| Watched {
+                pidfd,
+                awaits: Awaits::Exit,
+                callbacks: Vec::new(),
+            });
             break state;
         };
         let number = state.next_number;

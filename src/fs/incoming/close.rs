@@ -3,7 +3,7 @@
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::commit::Purpose;
 use crate::fs::incoming::file::{File, Work};
-use crate::fs::process::{self, TaskKind};
+use crate::fs::process::{self, ProcessId, TaskKind};
 use crate::fs::seam::{Answer, Caller, Fh};
 use crate::words::record::Broken;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ impl Incoming {
     /// where it got to.
     pub fn flush(&self, caller: Caller, number: u64, fh: Fh) -> Answer<()> {
         let file = self.by_number(number)?;
-        let task = process::task(caller.pid);
+        let task = process::closer(caller.pid);
         let mut state = file.state.lock();
         let name = state.name.clone();
         let crate::fs::incoming::file::FileState { handles, work, .. } = &mut *state;
@@ -24,10 +24,11 @@ impl Incoming {
         if let Some(error) = work.as_ref().and_then(|work| work.error) {
             return Err(error);
         }
-        let process = task.as_ref().map(|task| task.process);
-        let is_opener = process.is_some() && process == handle.opener;
+        let is_closer = |process: &ProcessId| task.as_ref().is_some_and(|task| task.is_of(*process));
+        let is_opener = handle.opener.as_ref().is_some_and(is_closer);
         let failure = task.as_ref().and_then(|task| task.ending.failure());
-        let wrote = process.is_some_and(|p| work.as_ref().is_some_and(|work| work.writers.contains(&p)));
+        let wrote = work.as_ref().is_some_and(|work| work.writers.iter().any(is_closer));
+        let process = handle.opener.filter(|_| is_opener);
         if let (Some(how), true) = (failure, is_opener || wrote) {
             handle.active = false;
             let who = task.as_ref().map_or_else(|| "its writer".to_owned(), ToString::to_string);
