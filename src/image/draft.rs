@@ -246,7 +246,7 @@ impl DraftImage {
     /// When the draft has failed, or a map node cannot be read.
     pub fn graft(self: &Arc<Self>, source: &ImageReader, from: u64, to: u64, len: u64) -> Result<u64, RepoError> {
         let block = self.size.bytes_u64();
-        if source.image().block_size != self.size || from % block != 0 || to % block != 0 {
+        if source.image().block_size != self.size || !from.is_multiple_of(block) || !to.is_multiple_of(block) {
             return Ok(0);
         }
         // The last, partial block of the source may be taken too: bytes past its end are zero, as they must be here, if
@@ -269,7 +269,7 @@ impl DraftImage {
         let mut index = first;
         while index < last {
             let at = from / block + (index - first);
-            if index % FANOUT == 0 && at % FANOUT == 0 && index + FANOUT <= last {
+            if index % FANOUT == 0 && at.is_multiple_of(FANOUT) && index + FANOUT <= last {
                 let leaf = source.leaf_id(at)?;
                 state.tree.set_leaf(&self.repo, index, leaf)?;
                 index += FANOUT;

@@ -289,10 +289,11 @@ impl Shared {
                     state.phases.insert(no, Phase::Failed(error));
                 }
             }
-            if let Some(open) = Arc::into_inner(waiting) {
-                if open.kind == BlockKind::Data && state.spare.len() < self.parts.uploads_max {
-                    state.spare.push(open.bytes);
-                }
+            if let Some(open) = Arc::into_inner(waiting)
+                && open.kind == BlockKind::Data
+                && state.spare.len() < self.parts.uploads_max
+            {
+                state.spare.push(open.bytes);
             }
             self.changed.notify_all();
         }

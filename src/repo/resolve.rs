@@ -24,10 +24,10 @@ impl Repository {
             let name = Name::new(name).map_err(|_| unknown())?;
             for (created, uid) in catalog.versions_of(&name)?.into_iter().rev() {
                 let version = self.version(uid)?;
-                if created.to_millis_text().starts_with(moment) || created.to_seconds_text() == moment {
-                    if version.attributes.validity.is_complete() {
-                        return Ok(version);
-                    }
+                if (created.to_millis_text().starts_with(moment) || created.to_seconds_text() == moment)
+                    && version.attributes.validity.is_complete()
+                {
+                    return Ok(version);
                 }
             }
             return Err(unknown());

@@ -60,12 +60,12 @@ impl Incoming {
             })?;
         }
         let mut state = file.state.lock();
-        if let Some(work) = &mut state.work {
-            if work.broken.as_ref().is_some_and(|broken| size <= broken.at) {
-                tracing::info!("{name}: whole again, because it was truncated to {size} bytes");
-                work.broken = None;
-                work.durable_changes = u64::MAX;
-            }
+        if let Some(work) = &mut state.work
+            && work.broken.as_ref().is_some_and(|broken| size <= broken.at)
+        {
+            tracing::info!("{name}: whole again, because it was truncated to {size} bytes");
+            work.broken = None;
+            work.durable_changes = u64::MAX;
         }
         let joins = fh.is_some() || state.active_writer(None).is_some();
         drop(state);

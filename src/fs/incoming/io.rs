@@ -199,11 +199,11 @@ impl Incoming {
             }
             Err(error) => {
                 // EFBIG and the like changed nothing; everything else may have.
-                if error != Errno::EFBIG {
-                    if let Some(work) = ours {
-                        tracing::error!("{name}: writing failed with {error}; it fails until it is opened anew");
-                        Work::fail(work, error);
-                    }
+                if error != Errno::EFBIG
+                    && let Some(work) = ours
+                {
+                    tracing::error!("{name}: writing failed with {error}; it fails until it is opened anew");
+                    Work::fail(work, error);
                 }
                 Err(error)
             }
@@ -221,10 +221,10 @@ impl Work {
 /// The process behind a write. Looking at /proc for each would cost more than the write, so the last thread is remembered.
 fn writer_of(state: &mut FileState, fh: Option<Fh>, caller: Caller) -> Option<ProcessId> {
     let handle = fh.and_then(|fh| state.handles.get_mut(&fh))?;
-    if let Some((thread, process)) = handle.last_writer {
-        if thread == caller.pid {
-            return Some(process);
-        }
+    if let Some((thread, process)) = handle.last_writer
+        && thread == caller.pid
+    {
+        return Some(process);
     }
     let process = process::identify(caller.pid)?;
     handle.last_writer = Some((caller.pid, process));

@@ -29,10 +29,10 @@ impl Incoming {
     /// Finds a name in a directory.
     pub fn lookup(&self, dir: &str, component: &str) -> Answer<Node> {
         let path = join(dir, component);
-        if let Ok(name) = Name::new(&path) {
-            if self.is_shown(&name)? {
-                return Ok(Node::IncomingFile(self.table.lock().file(&name).number));
-            }
+        if let Ok(name) = Name::new(&path)
+            && self.is_shown(&name)?
+        {
+            return Ok(Node::IncomingFile(self.table.lock().file(&name).number));
         }
         if self.is_dir(&path)? { Ok(Node::IncomingDir(path)) } else { Err(Errno::ENOENT) }
     }
@@ -181,12 +181,12 @@ impl Incoming {
     fn file_attr(&self, file: &File, fh: Option<Fh>) -> Answer<FileAttr> {
         let state = file.state.lock();
         let handle = fh.and_then(|fh| state.handles.get(&fh));
-        if let Some(work) = state.work.as_ref().filter(|work| work.is_draft()) {
-            if !handle.is_some_and(|handle| handle.pinned && handle.version.is_some()) {
-                let block = self.repo.block_size().bytes_u64();
-                let (size, blocks) = (work.image.size_bytes(), work.image.allocated_blocks());
-                return Ok(attr_of(file, size, blocks * block, &work.attributes));
-            }
+        if let Some(work) = state.work.as_ref().filter(|work| work.is_draft())
+            && !handle.is_some_and(|handle| handle.pinned && handle.version.is_some())
+        {
+            let block = self.repo.block_size().bytes_u64();
+            let (size, blocks) = (work.image.size_bytes(), work.image.allocated_blocks());
+            return Ok(attr_of(file, size, blocks * block, &work.attributes));
         }
         if let Some(image) = handle.and_then(|handle| handle.version.as_ref()).map(|version| *version.image()) {
             let attributes = self.newest_attributes(&state)?;
