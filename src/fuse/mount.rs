@@ -130,7 +130,11 @@ pub fn prepare(dir: &Path) -> Result<(), MountError> {
 /// # Errors
 /// When the kernel or fusermount3 refuses.
 pub(super) fn attach(dir: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
-    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
+    let device = match fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(device) => device,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return attach_by_helper(dir, options),
+        Err(error) => return Err(MountError::NoFuse(error)),
+    };
     let data = options.kernel_data(device.as_raw_fd(), getuid().as_raw(), getgid().as_raw());
     match mount(Some(options.source.as_str()), dir, Some(FS_TYPE), options.flags(), Some(data.as_str())) {
         Ok(()) => Ok(device.into()),

@@ -213,9 +213,11 @@ impl Operations for Memory {
             (RenameMode::NoReplace, Some(_)) => return Err(Errno::EEXIST),
             (RenameMode::Exchange, None) => return Err(Errno::ENOENT),
             (RenameMode::Exchange, Some(target)) => {
-                drop(nodes.get_mut(&from.0).unwrap().children.insert(from.1.to_owned(), target));
+                nodes.get_mut(&from.0).unwrap().children.insert(from.1.to_owned(), target);
             }
-            _ => drop(nodes.get_mut(&from.0).unwrap().children.remove(from.1)),
+            _ => {
+                nodes.get_mut(&from.0).unwrap().children.remove(from.1);
+            }
         }
         nodes.get_mut(&to.0).unwrap().children.insert(to.1.to_owned(), source);
         Ok(())
