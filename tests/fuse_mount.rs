@@ -1,6 +1,8 @@
 //! The edge to the kernel on a real mount: one small filesystem in memory, served by a daemon of its own, used through
 //! system calls. Needs /dev/fuse.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod memory;
 
 use backyfs::fs::process;

@@ -388,8 +388,8 @@ impl Pair {
             assert_eq!(catalog.versions_of(&name).unwrap(), versions);
             assert_eq!(catalog.name_exists(&name).unwrap(), !versions.is_empty());
             assert_eq!(catalog.newest(&name).unwrap(), versions.last().map(|(_, uid)| *uid));
-            let complete = versions.iter().filter(|(_, uid)| model.folded(*uid).validity.is_complete());
-            assert_eq!(catalog.newest_complete(&name).unwrap(), complete.last().map(|(_, uid)| *uid));
+            let mut complete = versions.iter().filter(|(_, uid)| model.folded(*uid).validity.is_complete());
+            assert_eq!(catalog.newest_complete(&name).unwrap(), complete.next_back().map(|(_, uid)| *uid));
             let collides = names.keys().any(|other| other.collides_with(&name));
             let collision = catalog.collision(&name).unwrap();
             assert_eq!(collision.is_some(), collides);
