@@ -532,7 +532,7 @@ fn users_mount_through_fusermount3() {
     assert!(m.mount_table().is_empty());
 }
 
-/// Prints how fast 1 MiB requests pass; the table in docs/decisions has the numbers. Run with --ignored --nocapture.
+/// Prints how fast 1 MiB requests pass (docs/decisions/0010-kernel-edge.md). Run with --ignored --nocapture.
 #[test]
 #[ignore = "a measurement"]
 fn speed_of_the_path() {

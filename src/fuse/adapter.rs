@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// The longest read and write the kernel may send; longer ones gain nothing (measured, docs/decisions).
+/// The longest read and write the kernel may send; longer ones gain nothing (docs/decisions/0010-kernel-edge.md).
 pub(super) const REQUEST_MAX_BYTES: u32 = 1 << 20;
 /// Asynchronous requests (read-ahead, direct AIO) the kernel may have outstanding.
 const BACKGROUND_MAX: u16 = 64;
