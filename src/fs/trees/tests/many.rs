@@ -29,15 +29,18 @@ fn ls_l(w: &World, dir: &Node) -> (usize, Duration) {
 fn ten_thousand_versions_are_listed_in_less_than_a_second_each_way() {
     let w = world();
     let repo = &w.test.repo;
-    for n in 0..VERSIONS {
-        // Half of them of one name, the others each of its own in a few directories; a tag on all.
-        let name = if n % 2 == 0 { "vm".to_owned() } else { format!("host{}/vm{n}", n % 16) };
-        let created = Stamp::from_millis(AT + n * 400);
-        let uid = repo.clock().uid_at(created);
-        let mut record = record(uid, &name, created, ImageRef::empty(repo.block_size()));
-        record.attributes.tags.insert("nightly".into());
-        repo.catalog().put_record(&record, Verdict::Confirmed).unwrap();
-    }
+    let records: Vec<_> = (0..VERSIONS)
+        .map(|n| {
+            // Half of them of one name, the others each of its own in a few directories; a tag on all.
+            let name = if n % 2 == 0 { "vm".to_owned() } else { format!("host{}/vm{n}", n % 16) };
+            let created = Stamp::from_millis(AT + n * 400);
+            let uid = repo.clock().uid_at(created);
+            let mut record = record(uid, &name, created, ImageRef::empty(repo.block_size()));
+            record.attributes.tags.insert("nightly".into());
+            (record, Verdict::Confirmed)
+        })
+        .collect();
+    repo.catalog().put_records(&records).unwrap();
     // Nothing below is to need the target: it is not there.
     let target = w.test.dir.path().join("target");
     std::fs::rename(&target, target.with_extension("away")).unwrap();
