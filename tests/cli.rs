@@ -237,6 +237,48 @@ fn what_exists_is_overwritten_only_with_force() {
     world.fails(&["restore", "vm", "/dev/null", "--force"], 1, "neither a file nor a block device");
 }
 
+/// A loop device, detached at the end; `None` where there is none to be had.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    fn new(file: &Path) -> Option<Self> {
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+        output.status.success().then(|| Self(String::from_utf8(output.stdout).unwrap().trim().to_owned()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn block_devices_are_backed_up_and_restored_to() {
+    let world = World::new();
+    let mut bytes = image(&world.path("img"), 1);
+    bytes.truncate(8 * MIB);
+    fs::write(world.path("source"), &bytes).unwrap();
+    fs::write(world.path("disk"), noise(10 * MIB, 5)).unwrap();
+    fs::write(world.path("small"), noise(MIB, 5)).unwrap();
+    let devices = ["source", "disk", "small"].map(|name| LoopDevice::new(&world.path(name)));
+    let [Some(source), Some(disk), Some(small)] = devices else {
+        eprintln!("no loop devices here: not tested");
+        return;
+    };
+    world.ok(&["backup", &source.0, "vm"]);
+    assert_eq!(world.run(&["restore", "vm", "-"]).stdout, bytes);
+    world.fails(&["restore", "vm", &disk.0], 1, "--force");
+    world.fails(&["restore", "vm", &small.0, "--force"], 1, "too few");
+    world.ok(&["restore", "vm", &disk.0, "--force"]);
+    let mut now = vec![0; 10 * MIB];
+    File::open(&disk.0).unwrap().read_exact_at(&mut now, 0).unwrap();
+    assert!(now[..8 * MIB] == bytes, "holes are zeroed on a device");
+    assert!(now[8 * MIB..] == noise(10 * MIB, 5)[8 * MIB..], "what lies behind the image is left alone");
+    let again = world.json(&["restore", "vm", &disk.0, "--force", "--continue"]);
+    assert_eq!(again["written_bytes"].as_u64(), Some(0), "{again}");
+}
+
 #[test]
 fn a_restore_goes_on_where_it_stopped() {
     let world = World::new();

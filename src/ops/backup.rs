@@ -145,3 +145,61 @@ fn copy(
     monitor.progress(total, total);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::testing;
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Raises a flag when half of the source has been read.
+    struct StopHalfway(&'static AtomicBool);
+
+    impl Monitor for StopHalfway {
+        fn count(&self, _: Counter, _: u64) {}
+
+        fn progress(&self, done: u64, total: u64) {
+            self.0.store(done > total / 2, Ordering::Relaxed);
+        }
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        crate::words::clock::Clock::random(&crate::words::clock::SystemClock, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn an_interrupted_backup_publishes_nothing_and_repeated_stores_nothing_twice() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let test = testing::create(&testing::small());
+        let source = test.dir.path().join("source");
+        std::fs::write(&source, noise(12 << 20)).unwrap();
+        let job = Backup {
+            source: source.clone(),
+            name: Name::new("vm").unwrap(),
+            snapshot_name: String::new(),
+            tags: BTreeSet::new(),
+            expire: None,
+            from: None,
+        };
+        let stopped = backup(&test.repo, &job, &StopHalfway(&STOP), &Interrupt::new(&STOP));
+        assert!(matches!(stopped, Err(OpsError::Interrupted)));
+        assert_eq!(test.repo.catalog().version_uids().unwrap(), []);
+        let (stored, silent) = (test.tally.get(Counter::BlocksStored), crate::words::monitor::Silent);
+        assert!(stored > 1000, "{stored}");
+        backup(&test.repo, &job, &silent, &Interrupt::never()).unwrap();
+        let map_nodes = 5;
+        assert!(test.tally.get(Counter::BlocksStored) <= (12 << 20) / 4096 + map_nodes);
+
+        // Unchanged, and again with a hole where there was data: nothing is looked up, nothing but nodes of the map stored.
+        let (lookups, stored) = (test.tally.get(Counter::IndexLookups), test.tally.get(Counter::BlocksStored));
+        std::fs::File::options().write(true).open(&source).unwrap().write_all_at(&[0; 4096], 1 << 20).unwrap();
+        let record = backup(&test.repo, &job, &silent, &Interrupt::never()).unwrap();
+        assert!(test.tally.get(Counter::IndexLookups) - lookups <= map_nodes);
+        assert!(test.tally.get(Counter::BlocksStored) - stored <= 2);
+        assert_eq!(record.image.allocated_blocks, (12 << 20) / 4096 - 1);
+        assert!(!record.base.is_nil());
+    }
+}

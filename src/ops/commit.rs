@@ -59,3 +59,42 @@ pub fn publish_version(repo: &Repository, settled: &Settled, publication: Public
     repo.publish(&record, &relatives)?;
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::testing;
+    use crate::words::attribute::{FileAttributes, Mtime, Validity};
+    use crate::words::name::Name;
+    use std::collections::BTreeSet;
+
+    fn publication(name: &str) -> Publication {
+        let file = FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } };
+        let attributes = Attributes {
+            name: Name::new(name).unwrap(),
+            snapshot_name: String::new(),
+            tags: BTreeSet::new(),
+            expire: None,
+            protected: false,
+            validity: Validity::Valid,
+            file,
+        };
+        let (base, supersedes, draft) = (Uid::NIL, Uid::NIL, DraftId::NIL);
+        Publication { attributes, base, supersedes, draft, duration_ms: 0, relatives: Vec::new() }
+    }
+
+    #[test]
+    fn moments_of_a_name_only_rise_and_names_do_not_collide() {
+        let test = testing::create(&testing::small());
+        let image = ImageRef::empty(test.repo.block_size());
+        let settled = Settled { image, changes: 0, stats: Stats::default() };
+        let made: Vec<Record> =
+            (0..20).map(|_| publish_version(&test.repo, &settled, publication("host/vm")).unwrap()).collect();
+        assert!(made.windows(2).all(|pair| pair[0].created < pair[1].created && pair[0].uid < pair[1].uid));
+        for name in ["host", "host/vm/disk"] {
+            let refused = publish_version(&test.repo, &settled, publication(name));
+            assert!(matches!(refused, Err(RepoError::NameCollision { .. })), "{name}");
+        }
+        assert_eq!(test.repo.catalog().version_uids().unwrap().len(), 20);
+    }
+}

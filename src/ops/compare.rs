@@ -116,3 +116,34 @@ impl Search<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::DraftImage;
+    use crate::repo::testing;
+    use std::sync::Arc;
+
+    #[test]
+    fn images_of_any_two_sizes() {
+        let test = testing::create(&testing::small());
+        let make = |size: u64, writes: &[(u64, u8)]| {
+            let draft = DraftImage::new(Arc::clone(&test.repo), ImageRef::empty(test.repo.block_size()), None);
+            draft.truncate(size).unwrap();
+            writes.iter().for_each(|(at, byte)| draft.write_at(*at, &[*byte]).unwrap());
+            draft.settle().unwrap().image
+        };
+        let range = |offset, length, exists| ChangedRange { offset, length, exists };
+        let small = make(100_000, &[(0, 1), (50_000, 2)]);
+        // Three levels of map beside one.
+        let large = make(5 << 30, &[(0, 1), (50_000, 3), (5 << 29, 4)]);
+        let differ = [range(49_152, 4096, true), range(5 << 29, 4096, true)];
+        assert_eq!(compare(&test.repo, &small, &large).unwrap(), differ);
+        let back = [range(49_152, 4096, true), range(5 << 29, 4096, false)];
+        assert_eq!(compare(&test.repo, &large, &small).unwrap(), back);
+        assert_eq!(compare(&test.repo, &large, &large).unwrap(), []);
+        assert_eq!(compare(&test.repo, &small, &make(7 << 40, &[(0, 1), (50_000, 2)])).unwrap(), []);
+        let last = make(4097, &[(4096, 9)]);
+        assert_eq!(compare(&test.repo, &make(4097, &[]), &last).unwrap(), [range(4096, 1, true)]);
+    }
+}
