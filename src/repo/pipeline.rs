@@ -63,7 +63,9 @@ fn work(core: &Core, jobs: &Receiver<BlockJob>) {
 impl Drop for Pipeline {
     fn drop(&mut self) {
         self.queue = None;
-        for worker in self.workers.drain(..) {
+        // The last owner of the repository may be the sink of a job, which a worker drops: it cannot wait for itself.
+        let own = std::thread::current().id();
+        for worker in self.workers.drain(..).filter(|worker| worker.thread().id() != own) {
             let _ = worker.join();
         }
     }
