@@ -14,14 +14,16 @@ use crate::fuse::options::{Audience, MountOptions};
 use crate::fuse::{pidfile, umount};
 use crate::ops::OpsError;
 use crate::words::clock::Clock;
-use crate::words::monitor::{Counter, Monitor};
+use crate::words::monitor::{Counter, Monitor, Tally};
 use std::sync::Arc;
 
-/// What the daemon tells its log.
-struct LogMonitor;
+/// What the daemon counts, and tells its log.
+struct DaemonMonitor(Arc<Tally>);
 
-impl Monitor for LogMonitor {
-    fn count(&self, _: Counter, _: u64) {}
+impl Monitor for DaemonMonitor {
+    fn count(&self, counter: Counter, amount: u64) {
+        self.0.count(counter, amount);
+    }
 
     fn warn(&self, text: &str) {
         tracing::warn!("{text}");
@@ -67,7 +69,8 @@ fn make(
     clock: &Arc<dyn Clock>,
     kernel: Arc<dyn KernelCache>,
 ) -> anyhow::Result<Arc<dyn Operations>> {
-    let monitor: Arc<dyn Monitor> = Arc::new(LogMonitor);
+    let tally = Arc::new(Tally::default());
+    let monitor: Arc<dyn Monitor> = Arc::new(DaemonMonitor(Arc::clone(&tally)));
     let repo = session::open(settings, clock, &monitor)?;
     repo.refresh()?;
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
@@ -80,6 +83,8 @@ fn make(
             gid,
         },
         trees: TreesOptions { uid, gid, min_age_days: settings.min_age_days },
+        config_text: settings.describe(),
+        tally,
     };
     let operations: Arc<dyn Operations> = FileSystem::new(repo, options, kernel)?;
     Ok(operations)

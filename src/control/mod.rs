@@ -2,6 +2,7 @@
 //! the way from them to an open repository. The command line, mount options and configuration are spellings of one thing.
 
 pub mod config_file;
+mod describe;
 pub mod key_file;
 pub mod session;
 pub mod settings;

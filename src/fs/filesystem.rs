@@ -2,7 +2,7 @@
 
 use crate::fs::errno::Errno;
 use crate::fs::incoming::{GraftSource, Incoming, IncomingOptions};
-use crate::fs::nodes::{Node, Nodes, VersionFile};
+use crate::fs::nodes::{Node, Nodes, StatusFile, VersionFile};
 use crate::fs::seam::{
     Access, Answer, Attr, Caching, Caller, CloseNotice, CopyRange, DirSink, Entry, Fallocate, Fh, FileAttr, Ino,
     KernelCache, NodeKind, OpenRequest, Opened, Operations, RenameMode, Room, Seek, SetAttr, Statfs, SyncScope,
@@ -12,6 +12,7 @@ use crate::fs::trees::{Trees, TreesOptions};
 use crate::image::ImageReader;
 use crate::repo::Repository;
 use crate::words::attribute::Mtime;
+use crate::words::monitor::Tally;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -29,6 +30,10 @@ pub struct FsOptions {
     pub incoming: IncomingOptions,
     /// For the other trees.
     pub trees: TreesOptions,
+    /// The settings in force, for `status/config`.
+    pub config_text: String,
+    /// Counts what happens, for `status/counters`.
+    pub tally: Arc<Tally>,
 }
 
 /// See the module.
@@ -59,6 +64,12 @@ impl FileSystem {
         incoming.start_upkeep()?;
         let drafts = Arc::clone(&incoming);
         let trees = Trees::new(Arc::clone(&repo), options.trees, kernel, Box::new(move || drafts.drafts()));
+        let (config, tally) = (options.config_text, options.tally);
+        trees.set_status(StatusFile::Config, Box::new(move || config.clone()));
+        trees.set_status(StatusFile::Counters, Box::new(move || counters(&tally)));
+        if trees.tidy().is_err() {
+            tracing::warn!("pins that no overlay needs any more were not removed; the next mount tries again");
+        }
         Ok(Arc::new(Self {
             repo,
             nodes: Nodes::default(),
@@ -139,6 +150,11 @@ impl FileSystem {
         let close = if request.access == Access::Read { CloseNotice::Silent } else { CloseNotice::Flush };
         Opened { fh, caching: Caching::Direct, writes: Writes::Parallel, close }
     }
+}
+
+/// One counter a line.
+fn counters(tally: &Tally) -> String {
+    tally.all().into_iter().map(|(counter, sum)| format!("{counter:?} {sum}\n")).collect()
 }
 
 fn root_entries() -> impl Iterator<Item = (&'static str, Node)> {

@@ -7,6 +7,8 @@ pub mod overlay;
 mod overlay_bitmap;
 mod overlay_disk;
 mod overlay_error;
+#[cfg(test)]
+mod overlay_file_tests;
 mod overlay_format;
 mod overlay_free;
 mod overlay_journal;

@@ -142,6 +142,18 @@ fn verify(repo: &Arc<Repository>, done: &Acknowledged, what: &str) {
     }
 }
 
+/// Opens a catalog again. A worker of the crashed repository may still be on its way out with it.
+fn reopen(target: &Arc<dyn Target>, state: &Path) -> Arc<Repository> {
+    for _ in 0..500 {
+        match open(Arc::clone(target), state, Arc::new(Tally::default())) {
+            Ok(repo) => return repo,
+            Err(RepoError::Catalog(_)) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the catalog stayed busy")
+}
+
 /// Runs the script against a target that stops at effect `at`; says whether it came to the end.
 fn crash(at: u64, how: Crash, make: impl Fn(&Path) -> FaultTarget<DirTarget>) -> bool {
     let what = format!("crash {how:?} effect {at}");
@@ -150,14 +162,15 @@ fn crash(at: u64, how: Crash, make: impl Fn(&Path) -> FaultTarget<DirTarget>) ->
     drop(world.repo);
     let target = make(&root);
     let faults = Arc::clone(target.faults());
-    let repo = open(Arc::new(target), &state, Arc::new(Tally::default())).unwrap();
+    let target: Arc<dyn Target> = Arc::new(target);
+    let repo = reopen(&target, &state);
     let begun = faults.effects();
     faults.crash_at(begun + at, how);
     let mut done = Acknowledged::default();
     let finished = script(&repo, &mut done).is_ok();
     drop(repo);
     let again: Arc<dyn Target> = Arc::new(DirTarget::open(&root));
-    let kept = open(Arc::clone(&again), &state, Arc::new(Tally::default())).unwrap();
+    let kept = reopen(&again, &state);
     kept.refresh().unwrap();
     verify(&kept, &done, &format!("{what}, with the catalog"));
     let rebuilt = open(again, &world.dir.path().join("other"), Arc::new(Tally::default())).unwrap();

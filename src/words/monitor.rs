@@ -59,6 +59,11 @@ impl Tally {
         self.sums.lock().map(|sums| sums.get(&counter).copied().unwrap_or(0)).unwrap_or(0)
     }
 
+    /// Every sum so far, in the order of the counters.
+    pub fn all(&self) -> Vec<(Counter, u64)> {
+        self.sums.lock().map(|sums| sums.iter().map(|(counter, sum)| (*counter, *sum)).collect()).unwrap_or_default()
+    }
+
     /// Warnings so far.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().map(|w| w.clone()).unwrap_or_default()
