@@ -387,9 +387,9 @@ mod tests {
 
     #[test]
     fn defaults_need_nothing() {
-        let user = resolve(&[], &[], &[("HOME", "/people/u"), ("XDG_CONFIG_HOME", "/none")], false).unwrap();
-        assert_eq!(user.state_dir, Path::new("/people/u/.local/state/backyfs"));
-        assert_eq!(user.target.to_string(), "dir:/people/u/.local/state/backyfs/repository");
+        let user = resolve(&[], &[], &[("HOME", "/u"), ("XDG_CONFIG_HOME", "/none")], false).unwrap();
+        assert_eq!(user.state_dir, Path::new("/u/.local/state/backyfs"));
+        assert_eq!(user.target.to_string(), "dir:/u/.local/state/backyfs/repository");
         assert_eq!(user.key_file, Some(user.state_dir.join("key")));
         assert!(user.embedded && !user.allow_other);
         assert!(matches!(resolve(&[], &[], &[], false), Err(SettingsError::NoHome)));

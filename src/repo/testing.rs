@@ -1,5 +1,6 @@
 //! Repositories in a temporary directory, for tests.
 
+use crate::catalog::CatalogError;
 use crate::format::slot::Argon2Costs;
 use crate::repo::open::Settings;
 use crate::repo::{RepoError, Repository};
@@ -48,15 +49,26 @@ pub fn create(settings: &keys::Settings) -> TestRepository {
     TestRepository { repo, tally, dir }
 }
 
-/// Opens the repository at a target.
+/// Opens the repository at a target. One that was just dropped may be held by its last jobs for another moment.
 pub fn open(target: Arc<dyn Target>, state: &Path, tally: Arc<Tally>) -> Result<Arc<Repository>, RepoError> {
-    Repository::open(Settings {
-        target,
-        secret: secret(),
-        state_dir: state.to_owned(),
-        memory_bytes: 64 << 20,
-        clock: Arc::new(SystemClock),
-        monitor: tally,
-        workers: 2,
-    })
+    let once = || {
+        Repository::open(Settings {
+            target: Arc::clone(&target),
+            secret: secret(),
+            state_dir: state.to_owned(),
+            memory_bytes: 64 << 20,
+            clock: Arc::new(SystemClock),
+            monitor: Arc::clone(&tally) as _,
+            workers: 2,
+        })
+    };
+    for _ in 0..500 {
+        match once() {
+            Err(RepoError::Catalog(error)) if matches!(*error, CatalogError::Busy { .. }) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+    once()
 }
