@@ -105,7 +105,7 @@ def rebuilding_the_catalog_gives_the_same(w, samples):
         sh("cp", samples / "small.img", w.incoming(f"h/v{i % 2}"))
         (w.latest(f"h/v{i % 2}") / "tags").write_text(f"t{i}\n")
     sh("cp", samples / "small.img", w.incoming(".part"))
-    w.run("rm", "--force", "h/v1")
+    w.run("rm", "--force", w.uid("h/v1"))
     before = w.json("ls")
     w.down()
     shutil.rmtree(w.state)
