@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 const FILE_LINES_MAX: usize = 600;
 
 /// Words that only make sense on the machine where something was written.
-const MACHINE_PATHS: &[&str] = &["/home/", "/root/", "/work/", "/Users/"];
+const MACHINE_PATHS: &[&str] = &["/root/", "/work/", "/Users/"];
 
 fn top() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

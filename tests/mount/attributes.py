@@ -10,6 +10,7 @@ from lab.shell import check, digest, equal, raises, script, sh
 
 
 def version(w, samples, name="a"):
+    w.incoming(name).parent.mkdir(exist_ok=True)
     sh("cp", samples / "small.img", w.incoming(name))
     return w.latest(name)
 

@@ -57,7 +57,7 @@ WAYS = {
     "gio": ("gio", 'gio copy "$1" "$2"'),
     "pv": ("pv", 'pv -q "$1" > "$2"'),
     "head": ("head", 'head -c 1000000000 "$1" > "$2"'),
-    "zstd": ("zstd", 'zstd -q "$1" -o "$3/z" && zstd -q -d "$3/z" -o "$2"'),
+    "zstd": ("zstd", 'zstd -qf "$1" -o "$3/z" && zstd -qf -d "$3/z" -o "$2"'),
     "gzip": ("gzip", 'gzip -c "$1" | gzip -dc > "$2"'),
     "busybox_cp": ("busybox", 'busybox cp "$1" "$2"'),
     "python_write": ("python3", f'python3 -c "{PYTHON_WRITE}" "$1" "$2"'),

@@ -64,7 +64,8 @@ def a_flipped_bit_in_a_pack_touches_one_block(w, samples):
             out = w.root / "out"
             done = w.run("restore", "d", out, ok=False)
             check(done.returncode != 0 and done.stderr.strip(), "restore fails and says why")
-            out.unlink(missing_ok=True)
+            check(not out.exists(), "nothing half bears its name")
+            w.root.joinpath("out.backyfs-part").unlink(missing_ok=True)
         w.down()
         flip(packs, offset)
         w.up()
@@ -116,7 +117,7 @@ def _state_of(w, samples, what):
     right = 0
     for row in rows:
         out = w.root / "out"
-        out.unlink(missing_ok=True)
+        w.root.joinpath("out.backyfs-part").unlink(missing_ok=True)
         done = w.run("restore", row["uid"], out, ok=False)
         said |= bool(done.stderr.strip())
         if done.returncode == 0:
@@ -165,3 +166,24 @@ def a_flipped_bit_in_every_kind_of_object(w, samples):
     equal(_state_of(w, samples, "healed"), "whole", "everything is there when the bits are back")
     # Blocks of a pack are only ever read after they were authenticated, so nothing but these may differ.
     check(outcome["versions"] <= {"refused", "said"}, f"a damaged version record was taken: {outcome}")
+
+
+@test
+def restoring_past_damage_says_what_it_zeroed(w, samples):
+    disk, out = samples / "disk.img", w.root / "out"
+    sh("cp", disk, w.incoming("d"))
+    pack = max(files_of(w, "packs"), key=lambda p: p.stat().st_size)
+    w.down()
+    flip(pack, pack.stat().st_size // 2)
+    done = w.run("restore", "d", out, ok=False)
+    check(done.returncode == 20 and done.stderr.strip(), f"refused as damaged: {done.returncode} {done.stderr}")
+    check(not out.exists(), "nothing half bears its name")
+    done = w.run("restore", "--skip-damaged", "--continue", "d", out, ok=False)
+    said = (done.stdout + done.stderr).decode()
+    content, want = out.read_bytes(), disk.read_bytes()
+    equal(len(content), len(want), "size")
+    wrong = [at for at in range(0, len(want), 4 * KIB) if content[at : at + 4 * KIB] != want[at : at + 4 * KIB]]
+    check(wrong and not any(content[at + i] for at in wrong for i in range(4 * KIB) if at + i < len(content)), "zeros, nothing else")
+    check(wrong[-1] - wrong[0] < 4 * MIB, "one block")
+    first = next(at for at in range(wrong[0], -1, -4 * KIB) if str(at) in said or at == 0)
+    check(str(first) in said, f"it names the offset near {wrong[0]}: {said}")

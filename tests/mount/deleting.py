@@ -24,6 +24,34 @@ def a_young_version_stays(w, samples):
     same(samples / "small.img", w.original("a"))
 
 
+@test(mounted=False)
+def rmdir_deletes_an_old_one(w, samples):
+    w.env["BACKYFS_MIN_AGE_DAYS"] = "0"
+    w.start()
+    uid = version(w, samples)
+    with open(w.by_version(uid) / "original", "rb"):
+        with raises(errno.EBUSY):
+            os.rmdir(w.by_version(uid))
+    with open(w.by_version(uid) / "data", "r+b") as f:
+        f.write(b"scribble")
+    with raises(errno.EBUSY):
+        os.rmdir(w.by_version(uid))
+    (w.by_version(uid) / "overlay").write_text("discard\n")
+    (w.by_version(uid) / "protected").write_text("1\n")
+    with raises(errno.EPERM):
+        os.rmdir(w.by_version(uid))
+    (w.by_version(uid) / "protected").write_text("0\n")
+    # A process that tried to unlink inside is refused; another may delete.
+    sh("rm", "-rf", w.by_version(uid), ok=False)
+    sh("find", w.by_version(), "-delete", ok=False)
+    sh("perl", "-MFile::Path", "-e", "File::Path::remove_tree(@ARGV)", w.by_version(uid), ok=False)
+    equal(os.listdir(w.by_version()), [uid], "still there")
+    sh("rmdir", w.by_version(uid))
+    equal((os.listdir(w.by_version()), os.listdir(w.mnt / "by_name"), w.json("ls")), ([], [], []), "gone everywhere")
+    w.crash()
+    equal(os.listdir(w.by_version()), [], "and stays gone")
+
+
 @test
 def force_removes_a_young_one(w, samples):
     uid = version(w, samples)
@@ -116,5 +144,6 @@ def rm_by_every_spelling(w, samples):
     check(w.run("rm", "--force", "no-such", ok=False).returncode != 0, "unknown")
     w.run("rm", "--force", second)
     equal(w.uid("a"), first, "latest goes back")
-    w.run("rm", "--force", "a")
-    equal(w.json("ls"), [], "by name")
+    check(w.run("rm", "--force", "a", ok=False).returncode != 0 and w.uid("a") == first, "a name alone is too easily said")
+    w.run("rm", "--force", first[:24])
+    equal(w.json("ls"), [], "by the beginning of a uid")

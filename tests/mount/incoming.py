@@ -132,7 +132,7 @@ def rename_moves_all_versions(w, samples):
 
 @test
 def rename_onto_an_existing_name(w, samples):
-    put(w, "a", b"a1"), put(w, "b", b"b1")
+    put(w, "b", b"b1"), put(w, "a", b"a1")
     os.rename(w.incoming("a"), w.incoming("b"))
     equal(len(w.versions("b")), 2, "a single version is appended")
     equal(w.original("b").read_bytes(), b"a1", "and is the newest")
@@ -159,7 +159,7 @@ def names_may_not_collide(w, samples):
     with raises(errno.ENOTDIR):
         w.incoming("host1/vm").write_bytes(b"y")
     put(w, "d/vm", b"x")
-    with raises(errno.EISDIR, errno.EEXIST):
+    with raises(errno.EISDIR):
         w.incoming("d").write_bytes(b"y")
     with raises(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
         os.rename(w.incoming("host1"), w.incoming("d"))
@@ -184,8 +184,10 @@ def all_sorts_of_names(w, samples):
     equal(sorted(r["name"] for r in rows), sorted(names), "ls --json")
 
 
-@test
+@test(mounted=False)
 def temporary_names_publish_by_rename(w, samples):
+    w.env["BACKYFS_TEMPORARY_NAMES"] = "*.part"
+    w.start()
     small = samples / "small.img"
     for temporary, final in ((".vm.Xq3f", "vm"), ("h/.vm.Xq3f", "h/vm"), (".dir/vm", "h/vm2"), ("vm3.part", "vm3")):
         w.incoming(temporary).parent.mkdir(exist_ok=True)
@@ -348,18 +350,21 @@ def joining_writers_and_read_back(w, samples):
 def children_holding_the_descriptor_do_not_publish(w, samples):
     text = """
 exec 3> "$1"
-echo one >&3
+$3 echo one >&3
 (exit 0)
-test ! -e "$2/by_name/c" || exit 41
-echo two >&3
+[ -z "$3" ] || test ! -e "$2/by_name/c" || exit 41
+$3 echo two >&3
 /bin/true
-test ! -e "$2/by_name/c" || exit 42
+[ -z "$3" ] || test ! -e "$2/by_name/c" || exit 42
 exec 3>&-
 test -e "$2/by_name/c/latest" || exit 43
 """
-    script(text, w.incoming("c"), w.mnt)
-    equal(w.original("c").read_bytes(), b"one\ntwo\n", "content")
-    equal(len(w.versions("c")), 1, "versions")
+    # A builtin's redirection is a close by the shell itself, which goes on writing: still one version in the end.
+    for prefix in ("env", ""):
+        script(text, w.incoming("c"), w.mnt, prefix)
+        equal(w.original("c").read_bytes(), b"one\ntwo\n", "content")
+        equal(len(w.versions("c")), 1, "versions")
+        w.run("rm", "--force", w.uid("c"))
 
 
 @test
@@ -370,9 +375,8 @@ def visible_everywhere_when_close_returns(w, samples):
         os.close(fd)
         equal(w.original(f"v{i % 3}").read_bytes(), b"%d" % i, "latest")
         check(w.uid(f"v{i % 3}") in os.listdir(w.by_version()), "by_version")
-    stamps = [v.name for v in w.versions("v0")]
-    equal(stamps, sorted(stamps), "order is by time")
-    equal(len(stamps), 10, "several in one second all show")
+    contents = [(v / "original").read_bytes() for v in w.versions("v0")]
+    equal(contents, [b"%d" % i for i in range(0, 30, 3)], "several in one second all show, in order")
 
 
 @test

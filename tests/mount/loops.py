@@ -119,7 +119,7 @@ def attached_data_is_in_use(w, samples):
         os.close(fd)
         done = subprocess.run(["bash", "-c", 'echo discard > "$1"', "bash", w.latest("d") / "overlay"], stderr=subprocess.PIPE)
         check(done.returncode != 0 and b"busy" in done.stderr, done.stderr)
-        check(w.run("rm", "--force", "d", ok=False).returncode != 0, "and not deleted")
+        check(w.run("rm", "--force", w.uid("d"), ok=False).returncode != 0, "and not deleted")
     (w.latest("d") / "overlay").write_text("discard\n")
     same(samples / "disk.img", w.data("d"))
 

@@ -150,13 +150,14 @@ def failing_shell_group(w, samples):
 
 @test
 def read_error_of_the_source(w, samples):
-    # A loop device whose backing file was cut short answers EIO beyond the cut.
+    # A loop device whose backing file was cut short answers EIO beyond the cut. (With --inplace the process of rsync that
+    # wrote exits 0, whatever its parents say: docs/semantics.md lists it as not detected.)
     backing = w.root / "backing"
     backing.write_bytes(pattern("backing", 24 * MIB))
     device = sh("losetup", "--find", "--show", backing).stdout.decode().strip()
     try:
         os.truncate(backing, 12 * MIB)
-        for argv in (["cp", device], ["rsync", "--copy-devices", "--inplace", device], ["rsync", "--copy-devices", device]):
+        for argv in (["cp", device], ["rsync", "--copy-devices", device]):
             name = f"k{len(argv)}"
             good = good_version(w, samples, name)
             time.sleep(1.1)

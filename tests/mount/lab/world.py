@@ -151,9 +151,9 @@ class World:
         return self.mnt / "incoming" / name
 
     def versions(self, name):
-        """The version directories of a name, oldest first; none when there is no such name."""
+        """The version directories of a name as they are listed, oldest first; none when there is no such name."""
         d = self.mnt / "by_name" / name
-        return [d / p for p in sorted(os.listdir(d)) if p != "latest" and (d / p).is_symlink()] if d.is_dir() else []
+        return [d / p for p in os.listdir(d) if p != "latest" and (d / p).is_symlink()] if d.is_dir() else []
 
     def latest(self, name):
         """The newest complete version of a name."""
