@@ -115,7 +115,8 @@ impl Incoming {
             let size_bytes = record.image.size_bytes;
             drafts.insert(name.clone(), DraftSummary { name, size_bytes, state });
         }
-        for file in self.table.lock().files() {
+        let files = self.table.lock().files();
+        for file in files {
             let state = file.state.lock();
             let Some(work) = state.work.as_ref().filter(|work| work.is_draft() && !state.detached) else { continue };
             let text = match (&work.error, &work.broken, state.active_writer(None)) {

@@ -32,7 +32,9 @@ impl Incoming {
     }
 
     fn make_all_durable(&self) {
-        for file in self.table.lock().files() {
+        // The table is not held meanwhile: a commit takes long, and putting away takes it again.
+        let files = self.table.lock().files();
+        for file in files {
             let volatile = file
                 .state
                 .lock()
@@ -48,7 +50,8 @@ impl Incoming {
 
     fn put_all_away(&self) {
         self.forget_old_closes();
-        for file in self.table.lock().files() {
+        let files = self.table.lock().files();
+        for file in files {
             self.put_away(&file);
         }
         let ended = std::mem::take(&mut *self.ended.lock());
