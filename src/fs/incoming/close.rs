@@ -73,12 +73,14 @@ impl Incoming {
         let mut state = file.state.lock();
         let Some(handle) = state.handles.remove(&fh) else { return };
         let last = handle.writes && !state.has_write_handles();
-        let opened_by_kernel = handle.opener.is_none();
         let open = state.work.as_ref().is_some_and(|work| work.is_changed() && work.error.is_none());
         drop(state);
         if last && open {
-            // Who closed last is unknown here. Drafts of openers we cannot see (kernel threads) publish by rename only.
-            let purpose = if opened_by_kernel { Purpose::Durable } else { Purpose::Publish(handle.opener) };
+            // Who closed last is unknown here. Kernel threads close whenever they like: their drafts publish by rename only.
+            let purpose = match handle.kind {
+                TaskKind::Kernel => Purpose::Durable,
+                TaskKind::Program => Purpose::Publish(handle.opener),
+            };
             // The error was logged and sticks; nobody waits for this answer.
             let _ = self.commit(&file, purpose);
             self.note_closed(handle.opener, &file);

@@ -1,7 +1,7 @@
 //! One name below `incoming/`: what is open of it, and what is being written to it.
 
 use crate::fs::errno::Errno;
-use crate::fs::process::ProcessId;
+use crate::fs::process::{ProcessId, TaskKind};
 use crate::fs::seam::Fh;
 use crate::image::{DraftImage, ImageReader};
 use crate::words::attribute::FileAttributes;
@@ -91,8 +91,10 @@ pub struct Published {
 
 /// An open handle.
 pub struct Handle {
-    /// Who opened it.
+    /// Who opened it; unknown for a process in a pid namespace we do not see.
     pub opener: Option<ProcessId>,
+    /// Whether a program opened it, or the kernel (knfsd), which closes whenever it likes. The unknown is a program.
+    pub kind: TaskKind,
     /// Whether it may write.
     pub writes: bool,
     /// O_APPEND.

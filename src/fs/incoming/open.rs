@@ -4,7 +4,7 @@ use crate::fs::errno::Errno;
 use crate::fs::incoming::file::{File, FileState, Handle, Work};
 use crate::fs::incoming::{Closed, Incoming};
 use crate::fs::nodes::Node;
-use crate::fs::process::{self, ProcessId};
+use crate::fs::process::{self, Opener, ProcessId, TaskKind};
 use crate::fs::seam::{Answer, Caller, Fh, OpenRequest};
 use crate::image::{DraftImage, ImageReader};
 use crate::words::attribute::{FileAttributes, Mtime, Validity};
@@ -44,12 +44,12 @@ impl Incoming {
             }
             return Ok(OpenedFile { node, fh: self.open_file(caller, &file, request)? });
         }
-        let process = process::identify(caller.pid);
+        let opener = process::opener(caller.pid);
         let mut state = file.state.lock();
         self.begin_empty(&mut state, Some((caller, mode)))?;
-        let fh = self.add_handle(&mut state, process, request, None);
+        let fh = self.add_handle(&mut state, opener.as_ref(), request, None);
         drop(state);
-        self.watch_writer(process);
+        self.watch_writer(opener.map(|opener| opener.process));
         Ok(OpenedFile { node, fh })
     }
 
@@ -60,7 +60,8 @@ impl Incoming {
     }
 
     fn open_file(&self, caller: Caller, file: &Arc<File>, request: &OpenRequest) -> Answer<Fh> {
-        let process = process::identify(caller.pid);
+        let opener = process::opener(caller.pid);
+        let process = opener.as_ref().map(|opener| opener.process);
         let mut state = file.state.lock();
         if request.truncate && request.access.writes() {
             if let Some(holder) = state.active_writer(process) {
@@ -75,7 +76,7 @@ impl Incoming {
             self.drop_failed_work(&mut state);
         }
         let version = self.shown_version(&state)?;
-        let fh = self.add_handle(&mut state, process, request, version);
+        let fh = self.add_handle(&mut state, opener.as_ref(), request, version);
         drop(state);
         if request.access.writes() {
             self.watch_writer(process);
@@ -102,14 +103,15 @@ impl Incoming {
     fn add_handle(
         &self,
         state: &mut FileState,
-        opener: Option<ProcessId>,
+        opener: Option<&Opener>,
         request: &OpenRequest,
         version: Option<Arc<ImageReader>>,
     ) -> Fh {
         let fh = Fh(self.next_fh.fetch_add(1, Ordering::Relaxed));
         let writes = request.access.writes();
         let handle = Handle {
-            opener,
+            opener: opener.map(|opener| opener.process),
+            kind: opener.map_or(TaskKind::Program, |opener| opener.kind),
             writes,
             append: request.append,
             pinned: !writes && version.is_some(),
