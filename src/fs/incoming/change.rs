@@ -46,6 +46,7 @@ impl Incoming {
         let name = state.name.clone();
         let before = {
             // Asking for the present size of what is whole is no change, and begins nothing.
+            self.drop_stale_work(&mut state)?;
             let work = self.begin_work(&mut state)?;
             if let Some(error) = work.error {
                 return Err(error);
@@ -56,12 +57,13 @@ impl Incoming {
         if size != before {
             self.modify(file, caller, fh, |image, _| {
                 image.truncate(size)?;
-                Ok((before.min(size), before.max(size)))
+                // Zeros behind the end are no continuation, and what was cut off is looked at below.
+                Ok(None)
             })?;
         }
         let mut state = file.state.lock();
         if let Some(work) = &mut state.work
-            && work.broken.as_ref().is_some_and(|broken| size <= broken.at)
+            && work.broken.as_ref().is_some_and(|broken| size <= broken.at || (size == before && fh.is_none()))
         {
             tracing::info!("{name}: whole again, because it was truncated to {size} bytes");
             work.broken = None;

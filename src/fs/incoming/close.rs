@@ -2,10 +2,10 @@
 
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::commit::Purpose;
-use crate::fs::incoming::file::{File, Work};
+use crate::fs::incoming::file::{File, FileState, Work};
 use crate::fs::process::{self, ProcessId, TaskKind};
 use crate::fs::seam::{Answer, Caller, Fh};
-use crate::words::record::Broken;
+use parking_lot::MutexGuard;
 use std::sync::Arc;
 
 impl Incoming {
@@ -19,7 +19,8 @@ impl Incoming {
         let task = process::closer(caller.pid);
         let mut state = file.state.lock();
         let name = state.name.clone();
-        let crate::fs::incoming::file::FileState { handles, work, .. } = &mut *state;
+        let FileState { handles, work, .. } = &mut *state;
+        let others = handles.iter().any(|(other, handle)| *other != fh && handle.reached > 0);
         let Some(handle) = handles.get_mut(&fh).filter(|handle| handle.writes) else { return Ok(()) };
         if let Some(error) = work.as_ref().and_then(|work| work.error) {
             return Err(error);
@@ -33,14 +34,15 @@ impl Incoming {
             handle.active = false;
             let who = task.as_ref().map_or_else(|| "its writer".to_owned(), ToString::to_string);
             if let Some(work) = work.as_mut().filter(|work| work.is_changed()) {
+                // A handle that nothing was written through says nothing about the place, if another can.
+                let reached = if handle.reached == 0 && others { work.image.size_bytes() } else { handle.reached };
                 let reason = format!("{who} {how} while writing it");
                 tracing::warn!("{name}: incomplete, because {reason}; continue or repeat the copy, or remove it");
-                work.broken = Some(Broken { at: handle.reached, reason });
+                work.break_at(reached, reason);
                 // What is durable already must say so as well.
                 work.durable_changes = u64::MAX;
             }
-            drop(state);
-            return self.commit(&file, Purpose::Durable);
+            return self.commit_closing(&file, state, Purpose::Durable);
         }
         // A kernel thread (a loop device, knfsd) closes whenever it likes: that finishes nothing.
         let kernel = task.as_ref().is_some_and(|task| task.kind == TaskKind::Kernel);
@@ -48,22 +50,30 @@ impl Incoming {
         if is_opener {
             handle.active = false;
         }
-        drop(state);
-        self.commit(&file, purpose)?;
+        self.commit_closing(&file, state, purpose)?;
         if is_opener {
             self.note_closed(process, &file);
         }
         Ok(())
     }
 
+    /// Commits for a close: until it is answered nobody replaces what it stores.
+    fn commit_closing(&self, file: &Arc<File>, mut state: MutexGuard<'_, FileState>, purpose: Purpose) -> Answer<()> {
+        state.closing += 1;
+        drop(state);
+        let outcome = self.commit(file, purpose);
+        file.state.lock().closing -= 1;
+        file.quiet.notify_all();
+        outcome
+    }
+
     /// fsync(): everything written is durable.
     pub fn fsync(&self, number: u64, fh: Fh) -> Answer<()> {
         let file = self.by_number(number)?;
-        let state = file.state.lock();
-        if !state.handles.get(&fh).is_some_and(|handle| handle.writes) {
+        // By any handle: sync(1) opens for reading only.
+        if !file.state.lock().handles.contains_key(&fh) {
             return Ok(());
         }
-        drop(state);
         self.commit(&file, Purpose::Durable)
     }
 
@@ -74,7 +84,6 @@ impl Incoming {
         let Some(handle) = state.handles.remove(&fh) else { return };
         let last = handle.writes && !state.has_write_handles();
         let open = state.work.as_ref().is_some_and(|work| work.is_changed() && work.error.is_none());
-        drop(state);
         if last && open {
             // Who closed last is unknown here. Kernel threads close whenever they like: their drafts publish by rename only.
             let purpose = match handle.kind {
@@ -82,8 +91,10 @@ impl Incoming {
                 TaskKind::Program => Purpose::Publish(handle.opener),
             };
             // The error was logged and sticks; nobody waits for this answer.
-            let _ = self.commit(&file, purpose);
+            let _ = self.commit_closing(&file, state, purpose);
             self.note_closed(handle.opener, &file);
+        } else {
+            drop(state);
         }
         self.put_away(&file);
     }
@@ -98,7 +109,7 @@ impl Incoming {
         let idle =
             |work: &Work| !work.is_draft() && work.published.is_none_or(|p| p.at.elapsed() > super::SECOND_THOUGHTS);
         if state.work.as_ref().is_some_and(idle) {
-            state.work = None;
+            self.drop_work(&mut state);
         }
         if state.detached && state.handles.is_empty() {
             drop(state);

@@ -1,18 +1,18 @@
 //! Making a draft durable, and publishing it.
 
 use crate::fs::errno::Errno;
-use crate::fs::incoming::file::{File, Published, Work};
+use crate::fs::incoming::file::{File, FileState, Published, Work};
 use crate::fs::incoming::{Incoming, SECOND_THOUGHTS};
 use crate::fs::process::ProcessId;
 use crate::fs::seam::Answer;
-use crate::image::Settled;
+use crate::image::{DraftImage, Settled};
 use crate::ops::commit::{Publication, publish_version};
 use crate::repo::RepoError;
 use crate::words::attribute::{Attributes, Validity};
 use crate::words::clock::ClockExt;
 use crate::words::ids::Uid;
 use crate::words::name::Name;
-use crate::words::record::{Record, RecordKind};
+use crate::words::record::{Broken, Record, RecordKind};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -31,10 +31,11 @@ impl Incoming {
     /// Commits a file within the configured time: a close() that waits for a dead target could not even be killed.
     pub(super) fn commit(&self, file: &Arc<File>, purpose: Purpose) -> Answer<()> {
         let Some(me) = self.me.upgrade() else { return Err(Errno::EIO) };
+        let Some(image) = file.state.lock().work.as_ref().map(|work| Arc::clone(&work.image)) else { return Ok(()) };
         let (done, wait) = mpsc::sync_channel(1);
-        let work = Arc::clone(file);
+        let (work, content) = (Arc::clone(file), Arc::clone(&image));
         let run = move || {
-            let _ = done.send(me.commit_now(&work, purpose));
+            let _ = done.send(me.commit_now(&work, &content, purpose));
         };
         std::thread::Builder::new().name("commit".into()).spawn(run).map_err(|_| Errno::EAGAIN)?;
         match wait.recv_timeout(self.options.commit_timeout) {
@@ -42,61 +43,83 @@ impl Incoming {
             Err(_) => {
                 let mut state = file.state.lock();
                 tracing::error!("{}: not durable after {:?}, given up", state.name, self.options.commit_timeout);
-                if let Some(work) = &mut state.work {
+                if let Some(work) = state.work_of(&image) {
                     Work::fail(work, Errno::EIO);
-                    work.image.poison(RepoError::Stopped);
                 }
+                image.poison(RepoError::Stopped);
                 Err(Errno::EIO)
             }
         }
     }
 
-    fn commit_now(&self, file: &Arc<File>, purpose: Purpose) -> Answer<()> {
+    /// Commits an image, if it still is what the file holds: meanwhile the file may have been truncated on opening.
+    fn commit_now(&self, file: &Arc<File>, image: &Arc<DraftImage>, purpose: Purpose) -> Answer<()> {
         let _one_by_one = file.commit.lock();
-        let state = file.state.lock();
-        let Some(work) = state.work.as_ref() else { return Ok(()) };
+        let mut state = file.state.lock();
+        let unfinished = state.unfinished();
+        let publish = matches!(purpose, Purpose::Publish(_)) && self.is_publishable(&state);
+        let detached = state.detached;
+        let Some(work) = state.work_of(image) else { return Ok(()) };
         if let Some(error) = work.error {
             return Err(error);
         }
-        let whole = work.broken.is_none() && !self.is_temporary(&state.name) && !state.detached;
-        let publish = matches!(purpose, Purpose::Publish(_)) && whole;
-        if !work.is_changed() || !(publish || work.is_volatile()) {
+        // What was unlinked or replaced goes with its last handle.
+        if detached
+            || !work.is_changed()
+            || !(publish || work.is_volatile() || work.record_misleads(unfinished.as_ref()))
+        {
             return Ok(());
         }
-        let image = Arc::clone(&work.image);
         drop(state);
-        let settled = image.settle().map_err(|error| self.failed(file, &error))?;
+        let settled = image.settle().map_err(|error| self.failed(file, image, &error))?;
         // A broken or temporary draft, or one that is empty, is kept as a draft; an empty one not even that.
         let by = if let Purpose::Publish(by) = purpose { by } else { None };
         let outcome = match publish && settled.image.size_bytes > 0 {
-            true => self.publish(file, &settled, by),
-            false => self.make_durable(file, &settled),
+            true => self.publish(file, image, &settled, by),
+            false => self.make_durable(file, image, &settled),
         };
-        outcome.map_err(|error| self.failed(file, &error))
+        outcome.map_err(|error| self.failed(file, image, &error))
+    }
+
+    fn is_publishable(&self, state: &FileState) -> bool {
+        let whole = state.work.as_ref().is_some_and(|work| work.broken.is_none());
+        whole && !self.is_temporary(&state.name) && !state.detached
     }
 
     /// Lets an error stick and names it.
-    fn failed(&self, file: &File, error: &RepoError) -> Errno {
+    fn failed(&self, file: &File, image: &Arc<DraftImage>, error: &RepoError) -> Errno {
         let errno = Errno::from(error);
         let mut state = file.state.lock();
         tracing::error!("{}: could not be stored: {error}", state.name);
-        if let Some(work) = &mut state.work {
+        if let Some(work) = state.work_of(image) {
             Work::fail(work, errno);
-            work.image.poison(error.clone());
         }
+        image.poison(error.clone());
         errno
     }
 
-    fn publish(&self, file: &Arc<File>, settled: &Settled, by: Option<ProcessId>) -> Result<(), RepoError> {
-        let state = file.state.lock();
+    fn publish(
+        &self,
+        file: &Arc<File>,
+        image: &Arc<DraftImage>,
+        settled: &Settled,
+        by: Option<ProcessId>,
+    ) -> Result<(), RepoError> {
+        let mut state = file.state.lock();
         let name = state.name.clone();
-        let Some(work) = state.work.as_ref() else { return Ok(()) };
+        if !self.is_publishable(&state) {
+            // A writer died while it was stored.
+            drop(state);
+            return self.make_durable(file, image, settled);
+        }
+        let Some(work) = state.work_of(image) else { return Ok(()) };
         if work.error.is_some() {
             return Err(RepoError::Stopped);
         }
-        if !work.explicit && settled.image == work.start {
+        // The version it equals may have been deleted since.
+        if !work.explicit && settled.image == work.start && self.repo.catalog().version(work.base)?.is_some() {
             drop(state);
-            return self.unchanged(file, settled);
+            return self.unchanged(file, image, settled);
         }
         let now = self.repo.clock().now();
         let publication = Publication {
@@ -107,19 +130,25 @@ impl Incoming {
             duration_ms: u64::try_from(now.millis() - work.began.millis()).unwrap_or(0),
             relatives: work.relative.into_iter().collect(),
         };
-        let (record, supersedes) = (work.record.clone(), work.supersedes);
+        let (record, supersedes, draft) = (work.record.clone(), work.supersedes, work.draft);
         drop(state);
         let version = publish_version(&self.repo, settled, publication)?;
         self.repo.catalog().unhide_name(&name)?;
         tracing::info!("{name}: version {} of {} bytes", version.uid, version.image.size_bytes);
         let mut state = file.state.lock();
-        if let Some(work) = &mut state.work {
+        if let Some(work) = state.work_of(image) {
             work.renew(self.repo.clock().draft_id());
             work.start = settled.image;
             work.relative = Some(settled.image);
             work.base = version.uid;
             (work.clean_changes, work.durable_changes) = (settled.changes, settled.changes);
             work.published = Some(Published { uid: version.uid, by, at: Instant::now() });
+        } else if let Some(other) = &mut state.work {
+            // What began meanwhile is another draft than the one that this version stands for.
+            other.record.take_if(|taken| record.as_ref().is_some_and(|record| record.uid == taken.uid));
+            if other.draft == draft {
+                other.draft = self.repo.clock().draft_id();
+            }
         }
         drop(state);
         // The version stands for these now. Should their removal fail, the next start finds them superseded.
@@ -132,15 +161,17 @@ impl Incoming {
         Ok(())
     }
 
-    fn make_durable(&self, file: &Arc<File>, settled: &Settled) -> Result<(), RepoError> {
-        let state = file.state.lock();
-        let Some(work) = state.work.as_ref() else { return Ok(()) };
+    fn make_durable(&self, file: &Arc<File>, image: &Arc<DraftImage>, settled: &Settled) -> Result<(), RepoError> {
+        let mut state = file.state.lock();
+        let unfinished = state.unfinished();
+        let name = state.name.clone();
+        let Some(work) = state.work_of(image) else { return Ok(()) };
         if work.error.is_some() {
             return Err(RepoError::Stopped);
         }
         if !work.explicit && settled.image == work.start && work.broken.is_none() {
             drop(state);
-            return self.unchanged(file, settled);
+            return self.unchanged(file, image, settled);
         }
         if settled.image.size_bytes == 0 && work.record.is_none() {
             return Ok(());
@@ -157,18 +188,23 @@ impl Incoming {
             supersedes: before.as_ref().map_or(Uid::NIL, |record| record.uid),
             draft: work.draft,
             start: work.start,
-            broken: work.broken.clone(),
-            attributes: attributes(&state.name, work),
+            broken: unfinished.map(|broken| Broken { at: broken.at.min(settled.image.size_bytes), ..broken }),
+            attributes: attributes(&name, work),
             stats: settled.stats,
         };
         let relatives: Vec<_> = work.relative.into_iter().chain(before.as_ref().map(|record| record.image)).collect();
         drop(state);
         self.repo.publish(&record, &relatives)?;
         let mut state = file.state.lock();
-        if let Some(work) = &mut state.work {
-            work.durable_changes = settled.changes;
+        let renamed = state.name != name;
+        if let Some(work) = state.work_of(image) {
+            // A name that came meanwhile is not in the record.
+            work.durable_changes = if renamed { u64::MAX } else { settled.changes };
             work.relative = Some(settled.image);
             work.record = Some(record);
+        } else if let Some(other) = state.work.as_mut().filter(|other| other.draft == record.draft) {
+            // What began meanwhile replaces this record too.
+            other.record = Some(record);
         }
         drop(state);
         if let Some(before) = before {
@@ -178,11 +214,11 @@ impl Incoming {
     }
 
     /// The content turned out to be what it was: no version, no draft.
-    fn unchanged(&self, file: &Arc<File>, settled: &Settled) -> Result<(), RepoError> {
+    fn unchanged(&self, file: &Arc<File>, image: &Arc<DraftImage>, settled: &Settled) -> Result<(), RepoError> {
         let mut state = file.state.lock();
         let mut record = None;
         let mut taken_back = Uid::NIL;
-        if let Some(work) = &mut state.work {
+        if let Some(work) = state.work_of(image) {
             (work.clean_changes, work.durable_changes) = (settled.changes, settled.changes);
             record = work.record.take();
             taken_back = std::mem::replace(&mut work.supersedes, Uid::NIL);

@@ -1,11 +1,10 @@
 //! What becomes of a version when its writer fails after closing it: `cp` closes after a read error and exits 1, `dd` closes on
 //! SIGINT and dies of it.
 
-use crate::fs::incoming::{Incoming, SECOND_THOUGHTS};
+use crate::fs::incoming::{Closed, Incoming, SECOND_THOUGHTS};
 use crate::fs::process::{Exit, ProcessId};
 use crate::fs::process_watch::Outcome;
 use crate::words::attribute::Validity;
-use crate::words::record::Broken;
 
 impl Incoming {
     /// Called when a process that had something open for writing has ended.
@@ -18,31 +17,36 @@ impl Incoming {
             return;
         }
         let Some(closed) = closed.filter(|closed| closed.at.elapsed() <= SECOND_THOUGHTS) else { return };
-        self.take_back(&closed.file, process, exit);
+        self.take_back(&closed, process, exit);
     }
 
-    fn take_back(&self, file: &std::sync::Arc<super::file::File>, process: ProcessId, exit: Exit) {
+    fn take_back(&self, closed: &Closed, process: ProcessId, exit: Exit) {
+        let file = &closed.file;
         let reason = format!("its writer, process {}, {exit} just after closing it", process.tgid);
         let mut state = file.state.lock();
         let name = state.name.clone();
-        let Some(work) = &mut state.work else { return };
-        let published = work.published.filter(|published| published.by == Some(process));
-        if published.is_none() && work.is_changed() && work.writers.contains(&process) {
-            // Kept under a temporary name, or going on: not published yet, and not to be.
-            work.broken = Some(Broken { at: work.image.size_bytes(), reason: reason.clone() });
-            work.durable_changes = u64::MAX;
+        // Gone on from, it has been replaced by what the same process wrote after it.
+        let published =
+            closed.version.filter(|uid| self.repo.catalog().version(*uid).is_ok_and(|version| version.is_some()));
+        if let Some(work) = &mut state.work {
+            let inherits = !work.explicit && published == Some(work.base);
+            let unpublished = published.is_none() && work.writers.contains(&process);
+            if work.is_changed() && (inherits || unpublished) {
+                // Kept under a temporary name, or gone on with by this or another process: not to be published.
+                work.break_at(work.image.size_bytes(), reason.clone());
+            }
+            work.published.take_if(|published| published.by == Some(process));
         }
-        work.published = work.published.filter(|published| published.by != Some(process));
         drop(state);
         match published {
-            Some(published) => match self.repo.set_validity(published.uid, Validity::Incomplete(reason.clone())) {
+            Some(uid) => match self.repo.set_validity(uid, Validity::Incomplete(reason.clone())) {
                 Ok(()) => tracing::warn!(
                     "{name}: version {} is incomplete: {reason}; to accept it, write \"valid\" to its file `valid`",
-                    published.uid
+                    uid
                 ),
                 Err(error) => tracing::error!(
                     "{name}: version {} is incomplete ({reason}), but that could not be noted: {error}",
-                    published.uid
+                    uid
                 ),
             },
             None => drop(self.commit(file, super::commit::Purpose::Durable)),

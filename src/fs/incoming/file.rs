@@ -9,7 +9,7 @@ use crate::words::ids::{DraftId, Uid};
 use crate::words::name::Name;
 use crate::words::record::{Broken, ImageRef, Record};
 use crate::words::stamp::Stamp;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub struct File {
     pub number: u64,
     /// What changes.
     pub state: Mutex<FileState>,
-    /// Signalled when a write ends.
+    /// Signalled when a write or a close ends.
     pub quiet: Condvar,
     /// Held while its content is made durable or published, so that commits of one file come one after the other.
     pub commit: Mutex<()>,
@@ -38,6 +38,8 @@ pub struct FileState {
     pub handles: BTreeMap<Fh, Handle>,
     /// Writes that are between a look at `work` and their end.
     pub writing: usize,
+    /// Closes that are being answered: what they commit is neither truncated nor renamed nor removed meanwhile.
+    pub closing: usize,
 }
 
 /// An image being written. It outlives its publication while handles are open, since they may go on.
@@ -122,6 +124,19 @@ impl Work {
         self.explicit || self.is_changed()
     }
 
+    /// Breaks it at a place, unless it is broken before that: a continuation begins at the first.
+    pub fn break_at(&mut self, at: u64, reason: String) {
+        if self.broken.as_ref().is_none_or(|broken| at < broken.at) {
+            self.broken = Some(Broken { at, reason });
+        }
+    }
+
+    /// Whether its record says that it is whole while it is not, or the other way round.
+    pub fn record_misleads(&self, unfinished: Option<&Broken>) -> bool {
+        let Some(record) = &self.record else { return false };
+        record.broken.is_some() != unfinished.is_some() || (self.broken.is_some() && record.broken != self.broken)
+    }
+
     /// Whether something is not durable yet.
     pub fn is_volatile(&self) -> bool {
         self.image.changes() != self.durable_changes
@@ -143,6 +158,22 @@ impl FileState {
             .find(|handle| handle.writes && handle.active && (except.is_none() || handle.opener != except))
     }
 
+    /// Why what is stored now would not be whole, should nothing more be heard of its writers.
+    pub fn unfinished(&self) -> Option<Broken> {
+        if let Some(broken) = self.work.as_ref().and_then(|work| work.broken.clone()) {
+            return Some(broken);
+        }
+        let active = || self.handles.values().filter(|handle| handle.writes && handle.active);
+        let reached = active().map(|handle| handle.reached).filter(|reached| *reached > 0).min();
+        let at = reached.or_else(|| active().next().map(|_| 0))?;
+        Some(Broken { at, reason: "its writer had not closed it yet when this was stored".to_owned() })
+    }
+
+    /// The work, if it still is that of an image.
+    pub fn work_of(&mut self, image: &Arc<DraftImage>) -> Option<&mut Work> {
+        self.work.as_mut().filter(|work| Arc::ptr_eq(&work.image, image))
+    }
+
     /// Whether anyone has it open for writing.
     pub fn has_write_handles(&self) -> bool {
         self.handles.values().any(|handle| handle.writes)
@@ -150,9 +181,18 @@ impl FileState {
 }
 
 impl File {
+    /// The state, once no close is being answered: what close() acknowledges must not be replaced before it is stored.
+    pub fn lock_when_closed(&self) -> MutexGuard<'_, FileState> {
+        let mut state = self.state.lock();
+        while state.closing > 0 {
+            self.quiet.wait(&mut state);
+        }
+        state
+    }
+
     /// A file nobody has opened.
     pub fn new(number: u64, name: Name) -> Arc<Self> {
-        let state = FileState { name, detached: false, work: None, handles: BTreeMap::new(), writing: 0 };
+        let state = FileState { name, detached: false, work: None, handles: BTreeMap::new(), writing: 0, closing: 0 };
         Arc::new(Self { number, state: Mutex::new(state), quiet: Condvar::new(), commit: Mutex::new(()) })
     }
 }

@@ -37,7 +37,8 @@ impl Incoming {
                 version.read_at(offset, &mut buffer[..len])?;
                 len
             }
-            Shown::Nothing => 0,
+            // What it showed is gone. An end of file here would pass for a shorter file.
+            Shown::Nothing => return Err(Errno::EIO),
         };
         buffer.truncate(got);
         Ok(())
@@ -67,7 +68,7 @@ impl Incoming {
             let end = offset.checked_add(request.data.len() as u64).filter(|end| *end <= IMAGE_MAX_BYTES);
             let end = end.ok_or(Errno::EFBIG)?;
             image.write_at(offset, request.data)?;
-            Ok((offset, end))
+            Ok(Some((offset, end)))
         })?;
         Ok(request.data.len())
     }
@@ -89,7 +90,8 @@ impl Incoming {
             if grows && end > image.size_bytes() {
                 image.truncate(end)?;
             }
-            Ok((offset, end))
+            // Room that was made is nothing that was written.
+            Ok(zeroes.then_some((offset, end)))
         })
     }
 
@@ -150,23 +152,30 @@ impl Incoming {
                 source.reader.read_at(source.offset, &mut bytes)?;
                 image.write_at(offset, &bytes)?;
             }
-            Ok((offset, offset + taken))
+            Ok(Some((offset, offset + taken)))
         })?;
         Ok(taken)
     }
 
     /// Runs a change of the content: begins the work if need be, lets an error stick, notes who wrote how far. `change` gets
-    /// the image and whether the handle appends, and says which range it went over.
+    /// the image and whether the handle appends, and says which range it went over with
+    /// content, if it did.
     pub(super) fn modify(
         &self,
         file: &Arc<File>,
         caller: Caller,
         fh: Option<Fh>,
-        change: impl FnOnce(&Arc<DraftImage>, bool) -> Answer<(u64, u64)>,
+        change: impl FnOnce(&Arc<DraftImage>, bool) -> Answer<Option<(u64, u64)>>,
     ) -> Answer<()> {
         let mut state = file.state.lock();
         let process = writer_of(&mut state, fh, caller);
-        self.first_change(&mut state, process)?;
+        if let Err(error) = self.first_change(&mut state, process) {
+            // What comes after it must not pass for all.
+            if let Some(work) = &mut state.work {
+                Work::fail(work, error);
+            }
+            return Err(error);
+        }
         let append = fh.and_then(|fh| state.handles.get(&fh)).is_some_and(|handle| handle.append);
         let work = state.work.as_mut().ok_or(Errno::EIO)?;
         if let Some(error) = work.error {
@@ -185,15 +194,18 @@ impl Incoming {
         let name = state.name.clone();
         let ours = state.work.as_mut().filter(|work| Arc::ptr_eq(&work.image, &image));
         match changed {
-            Ok((from, to)) => {
+            Ok(range) => {
                 if let Some(work) = ours {
-                    work.mend(from, to);
+                    if let Some((from, to)) = range {
+                        work.mend(from, to);
+                    }
                     work.writers.extend(process);
                     work.attributes.mtime = Mtime::from(now);
                     work.mtime_set = false;
                 }
                 if let Some(handle) = fh.and_then(|fh| state.handles.get_mut(&fh)) {
-                    (handle.reached, handle.active) = (to, true);
+                    handle.reached = range.map_or(handle.reached, |(_, to)| to);
+                    handle.active = true;
                 }
                 Ok(())
             }

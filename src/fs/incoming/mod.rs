@@ -77,6 +77,8 @@ pub struct Incoming {
 struct Closed {
     file: Arc<File>,
     at: Instant,
+    /// What it published by that.
+    version: Option<Uid>,
 }
 
 impl Incoming {

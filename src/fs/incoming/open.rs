@@ -62,8 +62,9 @@ impl Incoming {
     fn open_file(&self, caller: Caller, file: &Arc<File>, request: &OpenRequest) -> Answer<Fh> {
         let opener = process::opener(caller.pid);
         let process = opener.as_ref().map(|opener| opener.process);
-        let mut state = file.state.lock();
-        if request.truncate && request.access.writes() {
+        let truncates = request.truncate && request.access.writes();
+        let mut state = if truncates { file.lock_when_closed() } else { file.state.lock() };
+        if truncates {
             if let Some(holder) = state.active_writer(process) {
                 let who = holder.opener.map_or_else(|| "another process".to_owned(), process::describe);
                 tracing::warn!("{}: not truncated, because {who} is writing it", state.name);
@@ -74,6 +75,7 @@ impl Incoming {
         // An error sticks to a draft until it is opened anew: nobody has it open for writing, so this is anew.
         if request.access.writes() && !state.has_write_handles() {
             self.drop_failed_work(&mut state);
+            self.drop_stale_work(&mut state)?;
         }
         let version = self.shown_version(&state)?;
         let fh = self.add_handle(&mut state, opener.as_ref(), request, version);
@@ -208,11 +210,6 @@ impl Incoming {
 
     fn work_from(&self, version: &crate::catalog::Version) -> Work {
         let record = &version.record;
-        // What goes on from an incomplete version is incomplete until it has gone over the place where that one ended.
-        let broken = match &version.attributes.validity {
-            Validity::Incomplete(reason) => Some(Broken { at: record.image.size_bytes, reason: reason.clone() }),
-            _ => None,
-        };
         Work {
             draft: self.repo.clock().draft_id(),
             image: DraftImage::new(Arc::clone(&self.repo), record.image, Some(record.image)),
@@ -226,7 +223,7 @@ impl Incoming {
             supersedes: Uid::NIL,
             attributes: version.attributes.file,
             mtime_set: false,
-            broken,
+            broken: incompleteness(version),
             error: None,
             writers: std::collections::BTreeSet::new(),
             published: None,
@@ -242,6 +239,11 @@ impl Incoming {
         let work = self.begin_work(state)?;
         if work.is_changed() || work.error.is_some() {
             return Ok(());
+        }
+        if !work.explicit && work.record.is_none() {
+            // What goes on from an incomplete version is incomplete; it may have been called so, or accepted, since.
+            let base = self.repo.catalog().version(work.base)?;
+            work.broken = base.and_then(|version| incompleteness(&version));
         }
         work.began = self.repo.clock().now();
         work.draft = if work.record.is_none() { self.repo.clock().draft_id() } else { work.draft };
@@ -269,6 +271,30 @@ impl Incoming {
         }
     }
 
+    /// What was published and is not newest any more (another process has made or deleted a version) is nothing to begin
+    /// from.
+    pub(super) fn drop_stale_work(&self, state: &mut FileState) -> Answer<()> {
+        let Some(work) = &state.work else { return Ok(()) };
+        if work.is_draft() || state.has_write_handles() || state.writing > 0 || state.closing > 0 {
+            return Ok(());
+        }
+        let base = work.base;
+        if self.newest(&state.name)?.is_none_or(|newest| newest.record.uid != base) {
+            self.drop_work(state);
+        }
+        Ok(())
+    }
+
+    /// Drops work without changes. Who opened the draft for reading goes on with what became of it.
+    pub(super) fn drop_work(&self, state: &mut FileState) {
+        let Some(work) = state.work.take() else { return };
+        let label = format!("what became of the draft of {}", state.name);
+        let shown = Arc::new(ImageReader::new(Arc::clone(&self.repo), work.start, label));
+        for handle in state.handles.values_mut().filter(|handle| handle.version.is_none()) {
+            (handle.version, handle.pinned) = (Some(Arc::clone(&shown)), true);
+        }
+    }
+
     fn watch_writer(&self, process: Option<ProcessId>) {
         let Some(process) = process else { return };
         let me = self.me.clone();
@@ -284,7 +310,11 @@ impl Incoming {
     /// Notes what a process closed last.
     pub(super) fn note_closed(&self, process: Option<ProcessId>, file: &Arc<File>) {
         if let Some(process) = process {
-            self.last_closed.lock().insert(process, Closed { file: Arc::clone(file), at: Instant::now() });
+            let state = file.state.lock();
+            let published = state.work.as_ref().and_then(|work| work.published);
+            let version = published.filter(|published| published.by == Some(process)).map(|published| published.uid);
+            drop(state);
+            self.last_closed.lock().insert(process, Closed { file: Arc::clone(file), at: Instant::now(), version });
         }
     }
 
@@ -311,6 +341,14 @@ impl Incoming {
             return Err(Errno::EISDIR);
         }
         Ok(())
+    }
+}
+
+/// What goes on from an incomplete version is incomplete until it has gone over the place where that one ended.
+fn incompleteness(version: &crate::catalog::Version) -> Option<Broken> {
+    match &version.attributes.validity {
+        Validity::Incomplete(reason) => Some(Broken { at: version.record.image.size_bytes, reason: reason.clone() }),
+        _ => None,
     }
 }
 

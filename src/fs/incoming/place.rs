@@ -53,6 +53,7 @@ impl Incoming {
             return Err(if self.is_dir(name.as_str())? { Errno::EISDIR } else { Errno::ENOENT });
         }
         let file = self.table.lock().file(&name);
+        drop(file.lock_when_closed());
         let _no_commit = file.commit.lock();
         let mut state = file.state.lock();
         if let Some(holder) = state.active_writer(None) {
@@ -103,7 +104,7 @@ impl Incoming {
             let mut taken = 0;
             self.modify(&file, caller, None, |image, _| {
                 taken = image.graft(source, at, at, wanted)?;
-                Ok((at, at + taken))
+                Ok(Some((at, at + taken)))
             })?;
             if taken == 0 {
                 return Err(Errno::EIO);

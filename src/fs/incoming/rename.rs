@@ -44,7 +44,7 @@ impl Incoming {
             self.check_collision(target)?;
         }
         let file = self.table.lock().file(source);
-        let mut state = file.state.lock();
+        let mut state = file.lock_when_closed();
         let has_draft = self.repo.catalog().draft_of(source)?.is_some();
         if has_draft && state.work.is_none() {
             self.begin_work(&mut state)?;
@@ -66,6 +66,7 @@ impl Incoming {
     /// What is renamed over goes, as the file does that rename(2) replaces; not while somebody writes it.
     fn replace_draft(&self, target: &Name) -> Answer<()> {
         let Some(file) = self.table.lock().peek(target) else { return self.discard_draft(target) };
+        drop(file.lock_when_closed());
         let _no_commit = file.commit.lock();
         let mut state = file.state.lock();
         if let Some(holder) = state.active_writer(None) {
