@@ -40,6 +40,12 @@ class Contestant:
         self.run(*argv, **kw)
         return time.monotonic() - start
 
+    def timed_call(self, call):
+        """Seconds that a function takes."""
+        start = time.monotonic()
+        call()
+        return time.monotonic() - start
+
     def stored(self):
         """Bytes the repository takes."""
         return tree_bytes(self.repository)

@@ -18,7 +18,7 @@ def put(w, name, content):
     """Writes a version in another process, which ends."""
     path = w.incoming(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sh("dd", f"of={path}", "bs=1M", input=content, stdin=None)
+    sh("dd", f"of={path}", "bs=1M", input=content)
 
 
 @test
@@ -390,7 +390,7 @@ fd = os.open(sys.argv[1], os.O_RDWR); os.pwrite(fd, b'b' * 4096, 4096); os.close
     equal(len(w.versions("g")), 1, "the same process reopened")
     equal(w.original("g").read_bytes(), b"a" * 4096 + b"b" * 4096, "content")
     put(w, "h", b"a" * 4096)
-    sh("dd", f"of={w.incoming('h')}", "conv=notrunc", "bs=4096", "seek=1", input=b"b" * 4096, stdin=None)
+    sh("dd", f"of={w.incoming('h')}", "conv=notrunc", "bs=4096", "seek=1", input=b"b" * 4096)
     equal(len(w.versions("h")), 2, "another process begins a new one")
 
 

@@ -210,7 +210,7 @@ def an_unrelated_patch_does_not_complete(w, samples):
     good = good_version(w, samples)
     partial(w, seconds=0.1)
     nothing_published(w, good)
-    sh("dd", f"of={w.incoming('k')}", "conv=notrunc", "bs=4096", "count=1", input=b"p" * 4096, stdin=None)
+    sh("dd", f"of={w.incoming('k')}", "conv=notrunc", "bs=4096", "count=1", input=b"p" * 4096)
     nothing_published(w, good)
 
 
@@ -222,7 +222,7 @@ def a_broken_draft_survives_a_crash_as_broken(w, samples):
     w.crash()
     equal(w.uid("k"), good, "latest")
     check(w.incoming("k").stat().st_size > 0, "the draft is there")
-    sh("dd", f"of={w.incoming('k')}", "conv=notrunc", "bs=4096", "count=1", input=b"p" * 4096, stdin=None)
+    sh("dd", f"of={w.incoming('k')}", "conv=notrunc", "bs=4096", "count=1", input=b"p" * 4096)
     nothing_published(w, good)
 
 

@@ -20,10 +20,19 @@ class Skipped(Exception):
 
 
 def sh(*argv, ok=True, timeout=180, **kw):
-    """Runs a program to its end; a non-zero exit is a failure unless `ok` is False. Returns the CompletedProcess, output as bytes."""
+    """Runs a program to its end, with `input` bytes or nothing on its standard input. A non-zero exit is a failure unless `ok` is
+    False. Returns the CompletedProcess, output as bytes."""
     argv = [str(a) for a in argv]
-    kw.setdefault("stdin", subprocess.DEVNULL)
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, **kw)
+    content = kw.pop("input", None)
+    kw["stdin"] = subprocess.PIPE if content is not None else subprocess.DEVNULL
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kw)
+    try:
+        out, err = process.communicate(content, timeout)
+    except subprocess.TimeoutExpired:
+        # One that waits for a mount that does not answer cannot be killed: it is not waited for.
+        process.kill()
+        raise Failed(f"{' '.join(argv)[:300]}: not done after {timeout} s") from None
+    done = subprocess.CompletedProcess(argv, process.returncode, out, err)
     if ok and done.returncode != 0:
         raise Failed(f"{' '.join(argv)[:300]} -> exit {done.returncode}: {done.stderr.decode(errors='replace')[-600:].strip()}")
     return done
