@@ -9,7 +9,7 @@ import time
 
 from lab.case import test
 from lab.shell import KEEP_SIZE, MIB, PUNCH_HOLE, ZERO_RANGE
-from lab.shell import Skipped, check, equal, fallocate, pattern, raises, same, sh
+from lab.shell import check, equal, fallocate, needs, pattern, raises, same, sh
 
 
 def version(w, samples, name="o"):
@@ -191,8 +191,7 @@ def holes(w, samples):
 
 @test(seconds=300)
 def fio_verify(w, samples):
-    if not shutil.which("fio"):
-        raise Skipped("no fio")
+    needs("fio")
     data = version(w, samples)
     common = ["fio", "--name=v", f"--filename={data}", "--size=40M", "--verify=crc32c", "--verify_fatal=1", "--randseed=7", "--allow_file_create=0", "--file_append=0", "--output-format=terse", "--overwrite=1", "--fallocate=none"]
     for options in (

@@ -4,7 +4,7 @@ import os
 import shutil
 
 from lab.case import test
-from lab.shell import Skipped, check, equal, sh
+from lab.shell import Failed, check, equal, needs, sh
 from lab.world import mounts_below
 
 USER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
@@ -12,8 +12,8 @@ USER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "env",
 
 @test(mounted=False)
 def a_user_of_their_own(w, samples):
-    if not shutil.which("fusermount3") or not os.stat(shutil.which("fusermount3")).st_mode & 0o4000:
-        raise Skipped("no setuid fusermount3")
+    needs("fusermount3")
+    check(os.stat(shutil.which("fusermount3")).st_mode & 0o4000, "fusermount3 is setuid")
     home = w.root / "home"
     home.mkdir()
     (home / "mnt").mkdir()
@@ -24,7 +24,7 @@ def a_user_of_their_own(w, samples):
     for above in (w.root, *w.root.parents):
         if above.stat().st_mode & 0o001 == 0:
             if above.owner() != "root" or not str(above).startswith(str(w.root.parent.parent)):
-                raise Skipped(f"{above} is closed to others")
+                raise Failed(f"{above} is closed to others: name another place with --work")
             above.chmod(above.stat().st_mode | 0o011)
     user = lambda *argv, **kw: sh(*USER, f"HOME={home}", f"BACKYFS_TARGET=dir:{home}/repo", f"BACKYFS_STATE_DIR={home}/state", f"BACKYFS_KEY_FILE={home}/key", *argv, cwd=home, **kw)
     user(binary, "init")
