@@ -482,14 +482,14 @@ fn signals_end_it_in_order() {
 }
 
 #[test]
-fn an_aborted_connection_ends_the_daemon_and_the_mount() {
+fn optional_an_aborted_connection_ends_the_daemon_and_the_mount() {
     let m = Mounted::new();
     let daemon = m.daemon().unwrap();
     let table = m.mount_table();
     let minor = table[0].split(' ').nth(2).unwrap().split(':').nth(1).unwrap();
     let abort = format!("/sys/fs/fuse/connections/{minor}/abort");
     if fs::write(&abort, "1").is_err() {
-        // fusectl is not mounted here.
+        eprintln!("not tested: fusectl is not mounted here");
         return;
     }
     eventually("the daemon ends", || !process::is_running(daemon));
@@ -499,14 +499,7 @@ fn an_aborted_connection_ends_the_daemon_and_the_mount() {
 #[test]
 fn users_mount_through_fusermount3() {
     const NOBODY: u32 = 65534;
-    if !nix::unistd::geteuid().is_root() {
-        // Then every other test here has shown it.
-        return;
-    }
-    if fs::metadata("/dev/fuse").unwrap().mode() & 0o006 != 0o006 {
-        eprintln!("skipped: users may not open /dev/fuse here");
-        return;
-    }
+    assert!(nix::unistd::geteuid().is_root(), "this test becomes another user: run it as root");
     let m = Mounted::unmounted();
     std::os::unix::fs::chown(m.dir(), Some(NOBODY), Some(NOBODY)).unwrap();
     // The build directory may be closed to others; the daemon needs a program it can run.

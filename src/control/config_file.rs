@@ -1,6 +1,6 @@
 //! The configuration file: TOML, one key for each setting.
 
-use crate::control::settings::{Given, Key, Origin, SettingsError};
+use crate::control::given::{Given, Key, Origin, SettingsError};
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 

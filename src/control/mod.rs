@@ -3,10 +3,12 @@
 
 pub mod config_file;
 mod describe;
+pub mod given;
 pub mod key_file;
 pub mod session;
 pub mod settings;
 pub mod sizes;
 
+pub use given::{Key, SettingsError};
 pub use session::SetupError;
-pub use settings::{Key, Settings, SettingsError};
+pub use settings::Settings;

@@ -19,6 +19,7 @@ mod overlay_simulation;
 mod overlay_sync;
 #[cfg(test)]
 mod overlay_tests;
+mod overlay_unfreed;
 mod overlay_write;
 pub mod ranges;
 pub mod reader;

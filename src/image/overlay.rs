@@ -1,5 +1,5 @@
 //! The private, persistent writes over one version: a sparse file with the content of 4 KiB units and a journal of which
-//! units it holds. It is local to one host and knows nothing of the repository; docs/format-overlay.md has the bytes.
+//! units it holds. It is local to one host and knows nothing of the repository; docs/format.md has the bytes.
 //!
 //! A unit is in one of three states. *Base*: read from the version below. *Data*: in the data file. *Zero*: discarded.
 //! A unit leaves Base and never returns to it, until the whole overlay is discarded. States live in memory and change at once; they are
@@ -29,9 +29,9 @@ pub use crate::image::overlay_page::{UNIT_BYTES, UnitState};
 use crate::image::overlay_bitmap::Bitmap;
 use crate::image::overlay_disk::{Directory, LocalDisk, LocalFile};
 use crate::image::overlay_format::Identity;
-use crate::image::overlay_free::Unfreed;
 use crate::image::overlay_journal::{Journal, Names, Tuning};
 use crate::image::overlay_lock::UnitLocks;
+use crate::image::overlay_unfreed::Unfreed;
 use crate::words::attribute::Mtime;
 use crate::words::ids::Uid;
 use parking_lot::Mutex;

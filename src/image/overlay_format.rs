@@ -1,4 +1,4 @@
-//! Bytes of the overlay's journal; docs/format-overlay.md has the tables. Pure: no I/O, never panics, trusts no length.
+//! Bytes of the overlay's journal; docs/format.md has the tables. Pure: no I/O, never panics, trusts no length.
 
 use crate::image::overlay_page::{PAGE_UNITS, PLANE_WORDS, Page, Planes, UNIT_BYTES, UnitState};
 use crate::words::attribute::Mtime;

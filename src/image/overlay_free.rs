@@ -6,31 +6,11 @@
 //! overlay is closed is found again when it is opened.
 
 use crate::image::overlay::{OverlayFile, UNIT_BYTES, UnitState};
-use parking_lot::Mutex;
 use std::io;
 use std::ops::Range;
 
 /// Most units that a discard frees on the spot, and a step at a time: 4 MiB.
 const STEP_UNITS: u64 = 1024;
-
-/// Where space may wait to be freed: one range of units that covers it all. Every unit is looked at again before it is freed, so
-/// covering more than needed costs a little time and nothing else.
-#[derive(Default)]
-pub struct Unfreed {
-    range: Mutex<Option<Range<u64>>>,
-    /// Held during a step, so that who waits for space waits for the step under way as well.
-    step: Mutex<()>,
-}
-
-impl Unfreed {
-    fn add(&self, units: Range<u64>) {
-        if units.is_empty() {
-            return;
-        }
-        let mut range = self.range.lock();
-        *range = Some(range.as_ref().map_or(units.clone(), |old| old.start.min(units.start)..old.end.max(units.end)));
-    }
-}
 
 impl OverlayFile {
     /// Gives back the local space of units that are not Data and whose locks the caller holds. Failing to do so harms nothing, some
@@ -67,14 +47,14 @@ impl OverlayFile {
 
     /// Whether [`Self::free_some_space`] has something to do.
     pub fn has_space_to_free(&self) -> bool {
-        self.unfreed.range.lock().is_some()
+        self.unfreed.is_any()
     }
 
     /// Frees some of the space that discards have left, for at most about 0.1 s, and says whether there may be more. Meant for a
     /// background thread; writers at the same place wait meanwhile. It moves [`Self::last_write`], as a part of the discard.
     pub fn free_some_space(&self) -> bool {
-        let _step = self.unfreed.step.lock();
-        let Some(range) = self.unfreed.range.lock().take() else { return false };
+        let _step = self.unfreed.begin_step();
+        let Some(range) = self.unfreed.take() else { return false };
         let next = self.free_from(&range).unwrap_or_else(|error| {
             tracing::debug!(uid = %self.uid(), %error, "local space of the overlay is not freed");
             range.end

@@ -77,7 +77,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn only_what_was_absent_is_forgotten() {
+    fn optional_only_what_was_absent_is_forgotten() {
         // tmpfs has nothing but the page cache: a file on disk is needed.
         let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         file.write_all(&vec![7; 1 << 20]).unwrap();
@@ -85,7 +85,8 @@ mod tests {
         forget_all(&file);
         let all = 0..1u64 << 20;
         if absent(&file, &all) != vec![all.clone()] {
-            return; // This filesystem keeps its pages.
+            eprintln!("not tested: this filesystem keeps its pages");
+            return;
         }
         advise(&file, 0, 0, libc::POSIX_FADV_RANDOM);
         file.read_exact_at(&mut [0; 4096], 0).unwrap();

@@ -4,7 +4,7 @@ import hashlib
 
 from lab import guest
 from lab.case import test
-from lab.shell import Skipped, check, equal, same, sh
+from lab.shell import check, equal, needs, same, sh
 
 # (cache, aio): aio=native needs the host page cache bypassed.
 MODES = (("writeback", "threads"), ("none", "threads"), ("none", "native"), ("none", "io_uring"), ("writeback", "io_uring"), ("directsync", "native"), ("unsafe", "threads"))
@@ -12,8 +12,7 @@ MODES = (("writeback", "threads"), ("none", "threads"), ("none", "native"), ("no
 
 def _boots(cache_mode, aio):
     def run(w, samples):
-        if guest.missing_tools():
-            raise Skipped(f"no {', '.join(guest.missing_tools())}")
+        needs(*guest.TOOLS)
         machine = guest.Guest(guest.default_cache())
         image = w.root / "root.img"
         seeds = machine.make_root(image)

@@ -2,13 +2,12 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import time
 
 from lab.case import test
-from lab.shell import GIB, KIB, MIB, Skipped, check, digest, equal, same, script, sh
+from lab.shell import GIB, KIB, MIB, check, digest, equal, needs, same, script, sh
 
 PYTHON_WRITE = "import sys,shutil; shutil.copyfileobj(open(sys.argv[1],'rb'), open(sys.argv[2],'wb'), 65536)"
 PYTHON_COPYFILE = "import sys,shutil; shutil.copyfile(sys.argv[1], sys.argv[2])"
@@ -73,8 +72,7 @@ WAYS = {
 
 def _copies(tool, text):
     def run(w, samples):
-        if not shutil.which(tool):
-            raise Skipped(f"no {tool}")
+        needs(tool)
         small, scratch = samples / "small.img", w.root / "scratch"
         scratch.mkdir()
         script(text, small, w.incoming("vm"), scratch)

@@ -2,11 +2,10 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 
 from lab.case import test
-from lab.shell import MIB, Skipped, check, digest, equal, pattern, same, sh
+from lab.shell import MIB, check, digest, equal, needs, pattern, same, sh
 
 CHECKS = {
     "ext4": ["fsck.ext4", "-fn"],
@@ -18,8 +17,7 @@ SIZES = {"ext4": 64 * MIB, "xfs": 320 * MIB, "btrfs": 160 * MIB}
 
 def make(kind, path):
     """An image of a file system with some files in it."""
-    if not shutil.which(f"mkfs.{kind}"):
-        raise Skipped(f"no mkfs.{kind}")
+    needs(f"mkfs.{kind}")
     with open(path, "wb") as f:
         f.truncate(SIZES[kind])
     sh(f"mkfs.{kind}", *({"ext4": ["-q", "-F"], "xfs": ["-q", "-f"], "btrfs": ["-q", "-f"]}[kind]), path)

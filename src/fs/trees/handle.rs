@@ -3,7 +3,7 @@
 use crate::fs::errno::Errno;
 use crate::fs::seam::{Access, Answer, Caching, CloseNotice, Fallocate, Seek, Writes};
 use crate::fs::trees::disk::{Claim, Disk, seek_base};
-use crate::fs::trees::value_handle::ValueHandle;
+use crate::fs::trees::value_handle::{ValueHandle, slice_into};
 use crate::image::ImageReader;
 use std::sync::Arc;
 
@@ -156,10 +156,4 @@ impl TreeHandle {
     pub(super) fn is_slow(&self) -> bool {
         matches!(self, Self::Value(_))
     }
-}
-
-/// Appends the part of a text that a read asks for.
-pub(super) fn slice_into(text: &[u8], offset: u64, len: usize, buffer: &mut Vec<u8>) {
-    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
-    buffer.extend_from_slice(&text[from..text.len().min(from.saturating_add(len))]);
 }

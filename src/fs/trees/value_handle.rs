@@ -4,7 +4,6 @@ use crate::catalog::VersionSummary;
 use crate::fs::errno::Errno;
 use crate::fs::nodes::VersionFile;
 use crate::fs::seam::{Access, Answer, OpenRequest};
-use crate::fs::trees::handle::slice_into;
 use crate::fs::trees::stat::attribute_of;
 use crate::fs::trees::value::{self, Attribute, Value, ValueError};
 use crate::fs::trees::{Trees, failed};
@@ -90,6 +89,12 @@ impl ValueHandle {
         *text = tried;
         Ok(data.len())
     }
+}
+
+/// Appends the part of a text that a read asks for.
+pub(super) fn slice_into(text: &[u8], offset: u64, len: usize, buffer: &mut Vec<u8>) {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    buffer.extend_from_slice(&text[from..text.len().min(from.saturating_add(len))]);
 }
 
 impl Trees {

@@ -50,8 +50,9 @@ fn eventually(mut done: impl FnMut() -> bool) -> bool {
     (0..500).any(|_| done() || (std::thread::sleep(Duration::from_millis(10)), false).1)
 }
 
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+/// To mount a filesystem.
+fn needs_root() {
+    assert!(nix::unistd::geteuid().is_root(), "this test mounts a filesystem: run it as root");
 }
 
 #[test]
@@ -129,9 +130,7 @@ fn strange_files_are_no_objects() {
 
 #[test]
 fn a_target_that_is_unmounted_and_returns() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let dir = tempfile::tempdir().unwrap();
     let _mount = Mounted::tmpfs(dir.path(), "size=8M");
     let target = DirTarget::open(dir.path());
@@ -151,9 +150,7 @@ fn a_target_that_is_unmounted_and_returns() {
 
 #[test]
 fn a_full_target_says_so_and_keeps_nothing_of_the_upload() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let dir = tempfile::tempdir().unwrap();
     let mount = Mounted::tmpfs(dir.path(), "size=4M");
     let target = DirTarget::open(dir.path());

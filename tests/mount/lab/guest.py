@@ -41,10 +41,8 @@ poweroff -f
 """
 
 
-def missing_tools():
-    """Names of what this host lacks to run a guest."""
-    needed = ("qemu-system-x86_64", "mke2fs", "dpkg-deb", "apt-get", "debugfs")
-    return [t for t in needed if not shutil.which(t)]
+# What making and running a guest takes.
+TOOLS = ("qemu-system-x86_64", "mke2fs", "dpkg-deb", "apt-get", "debugfs")
 
 
 def _download(package, into):

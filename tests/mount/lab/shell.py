@@ -4,6 +4,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import time
 
@@ -15,8 +16,10 @@ class Failed(AssertionError):
     """What a test expected did not happen."""
 
 
-class Skipped(Exception):
-    """This machine lacks what the test needs; the reason says what."""
+def needs(*tools):
+    """Fails unless these programs are there: what was not tested must not look as if it had been."""
+    missing = [tool for tool in tools if not shutil.which(tool)]
+    check(not missing, f"not installed: {', '.join(missing)}")
 
 
 def sh(*argv, ok=True, timeout=180, **kw):
