@@ -4,7 +4,7 @@ import os
 import shutil
 
 from lab.case import test
-from lab.shell import Skipped, sh
+from lab.shell import Failed, sh
 
 # In a mount namespace of its own, /dev/fuse is open to everyone, as udev makes it; not every machine has udev.
 AS_OTHERS_SEE_IT = 'mknod -m 666 "$1/fuse" c 10 229 && mount --bind "$1/fuse" /dev/fuse && shift && exec "$@"'
@@ -39,7 +39,7 @@ cmp disk.img mnt/by_name/d/latest/original
 @test(mounted=False)
 def a_user_of_their_own(w, samples):
     if not shutil.which("fusermount3") or not os.stat(shutil.which("fusermount3")).st_mode & 0o4000:
-        raise Skipped("no setuid fusermount3")
+        raise Failed("no setuid fusermount3: install fuse3")
     home = w.root / "home"
     (home / "mnt").mkdir(parents=True)
     shutil.copy(w.binary, home / "backyfs")
@@ -47,7 +47,7 @@ def a_user_of_their_own(w, samples):
     sh("chown", "-R", "nobody:nogroup", home)
     for above in w.root.parents:
         if above.stat().st_mode & 0o001 == 0:
-            raise Skipped(f"{above} is closed to others")
+            raise Failed(f"{above} is closed to others: give --work a directory that is not")
     settings = (f"HOME={home}", f"BACKYFS_TARGET=dir:{home}/repo", f"BACKYFS_STATE_DIR={home}/state", f"BACKYFS_KEY_FILE={home}/key")
     sh("unshare", "--mount", "bash", "-c", AS_OTHERS_SEE_IT, "bash", w.root, *USER, *settings, "bash", "-c", LIFE)
 
