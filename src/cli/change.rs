@@ -88,7 +88,7 @@ pub fn rm(context: &Context, args: &Rm) -> anyhow::Result<()> {
         let uid = removal.uid().to_string();
         removal.execute(&repo)?;
         if !context.globals.quiet && !context.globals.json {
-            line(&format!("version {uid} was deleted; `backyfs gc` returns its space"));
+            line(&format!("version {uid} was deleted; its space stays taken until a collection"));
         }
         removed.push(uid);
     }

@@ -14,7 +14,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 enum Style {
     Hidden,
     Bar(ProgressBar),
-    Lines(Mutex<Instant>),
+    /// When the last line was printed.
+    Lines(Unit, Mutex<Instant>),
 }
 
 /// A monitor for one command.
@@ -40,7 +41,7 @@ impl Progress {
     /// Shows what suits where standard error goes.
     pub fn shown(unit: Unit) -> Self {
         if !io::stderr().is_terminal() {
-            return Self { style: Style::Lines(Mutex::new(Instant::now())) };
+            return Self { style: Style::Lines(unit, Mutex::new(Instant::now())) };
         }
         let template = match unit {
             Unit::Bytes => "{bar:40} {bytes:>10} of {total_bytes}  {bytes_per_sec}  {eta}",
@@ -69,12 +70,16 @@ impl Monitor for Progress {
                 bar.set_length(total);
                 bar.set_position(done);
             }
-            Style::Lines(last) => {
+            Style::Lines(unit, last) => {
                 let Ok(mut last) = last.lock() else { return };
                 if last.elapsed() >= LINE_INTERVAL {
                     *last = Instant::now();
                     let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(100);
-                    line(&format!("{percent}% of {}", show_bytes(total)));
+                    let total = match unit {
+                        Unit::Bytes => show_bytes(total),
+                        Unit::Items => total.to_string(),
+                    };
+                    line(&format!("{percent}% of {total}"));
                 }
             }
         }

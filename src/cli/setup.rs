@@ -37,7 +37,7 @@ pub struct Open {
 }
 
 impl Context {
-    /// Sets up logging for a command.
+    /// For a command with these flags; nothing is read or opened yet.
     pub fn new(globals: &Globals) -> Self {
         Self { globals: globals.clone(), clock: Arc::new(SystemClock) }
     }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 /// Random bytes of a new key file.
 const KEY_BYTES: usize = 64;
-/// A secret longer than this is something else.
+/// A secret longer than this is something else, and is refused rather than cut.
 const SECRET_MAX_BYTES: u64 = 1 << 20;
 
 /// Reads a key file.
@@ -42,7 +42,10 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SetupError> {
         return Err(SetupError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(SECRET_MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > SECRET_MAX_BYTES {
+        return Err(SetupError::NotASecret { path: path.to_owned() });
+    }
     Ok(bytes)
 }
 
@@ -87,5 +90,15 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let refused = read_key(&path).unwrap_err().to_string();
         assert!(refused.contains("chmod 600"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_secret_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.img");
+        write_new(&path, &vec![7; SECRET_MAX_BYTES as usize]).unwrap();
+        assert!(read_key(&path).is_ok());
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"7").unwrap();
+        assert!(matches!(read_passphrase(&path), Err(SetupError::NotASecret { .. })));
     }
 }

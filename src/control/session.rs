@@ -35,6 +35,8 @@ pub enum SetupError {
     NoSecret { path: PathBuf },
     #[error("{path} can be read by others (mode {mode:04o}): run `chmod 600 {path}` first", path = .path.display())]
     Exposed { path: PathBuf, mode: u32 },
+    #[error("{path} is longer than 1 MiB: it is neither a key nor a passphrase", path = .path.display())]
+    NotASecret { path: PathBuf },
     #[error("{path}: {source}", path = .path.display())]
     Secret { path: PathBuf, source: io::Error },
 }

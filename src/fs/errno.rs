@@ -139,7 +139,6 @@ impl From<&RepoError> for Errno {
             RepoError::Catalog(error) => (&**error).into(),
             RepoError::NoSuchVersion { .. } | RepoError::Ambiguous { .. } => Self::ENOENT,
             RepoError::NameCollision { .. } | RepoError::AlreadyExists { .. } => Self::EEXIST,
-            RepoError::Refused { .. } => Self::EPERM,
             RepoError::State { source, .. } => of_io(source),
             _ => Self::EIO,
         }
@@ -248,7 +247,6 @@ mod tests {
             (Errno::from(denied(libc::EACCES)), Errno::EACCES),
             (Errno::from(RepoError::NoSuchVersion { spec: "x".into() }), Errno::ENOENT),
             (Errno::from(RepoError::NameCollision { name: "a".into(), other: "a/b".into() }), Errno::EEXIST),
-            (Errno::from(RepoError::Refused { uid, reason: "x".into() }), Errno::EPERM),
             (Errno::from(RepoError::Stopped), Errno::EIO),
             (Errno::from(CatalogError::NoSpace { path: "/s".into() }), Errno::ENOSPC),
             (Errno::from(OverlayError::NoSpace { uid, what: "x" }), Errno::ENOSPC),

@@ -30,7 +30,7 @@ pub enum MountError {
     AlreadyMounted(PathBuf),
     #[error("backyfs is not mounted at {dir}", dir = .0.display())]
     NotMounted(PathBuf),
-    #[error("{dir} is unmounted, but its daemon (pid {pid}) still works on what was written", dir = .dir.display())]
+    #[error("{dir} is unmounted, but its daemon (pid {pid}) still works on what was written: run `backyfs umount` again to go on waiting", dir = .dir.display())]
     StillRunning { dir: PathBuf, pid: u32 },
     #[error("{dir} is in use{holders}", dir = .dir.display())]
     Busy { dir: PathBuf, holders: Holders },

@@ -27,7 +27,8 @@ pub enum OverlayError {
     /// An earlier sync failed. The kernel drops what it could not write and reports it once, so what was written since the last good
     /// sync may be lost: no later sync may claim otherwise. Reads go on; opening the overlay anew shows what is there.
     #[error(
-        "overlay of {uid}: an earlier sync failed ({reason}); what was written since the one before it may be lost"
+        "overlay of {uid}: an earlier sync failed ({reason}); what was written since the one before it may be lost; \
+         unmount and mount to go on from what is there"
     )]
     Lost {
         /// The version overlaid.
@@ -36,7 +37,10 @@ pub enum OverlayError {
         reason: String,
     },
     /// The journal or the data file is not what this program wrote.
-    #[error("overlay of {uid} is damaged: {problem} at byte {offset} of {file}")]
+    #[error(
+        "overlay of {uid} is damaged: {problem} at byte {offset} of {file}; the backup is not touched, and \
+         `echo discard > by_version/{uid}/overlay` gives the overlay up"
+    )]
     Damaged {
         /// The version overlaid.
         uid: Uid,
@@ -48,7 +52,9 @@ pub enum OverlayError {
         problem: &'static str,
     },
     /// Made for an image of another size.
-    #[error("overlay of {uid} is for an image of {found_bytes} bytes, the image has {expected_bytes}")]
+    #[error(
+        "overlay of {uid} is for an image of {found_bytes} bytes, the image has {expected_bytes}: `echo discard > by_version/{uid}/overlay` gives it up"
+    )]
     OtherSize {
         /// The version overlaid.
         uid: Uid,
@@ -58,7 +64,7 @@ pub enum OverlayError {
         found_bytes: u64,
     },
     /// Written by a newer program.
-    #[error("overlay of {uid} has format {found}, this program reads up to {known}")]
+    #[error("overlay of {uid} has format {found}, this program reads up to {known}: use the newer program")]
     TooNew {
         /// The version overlaid.
         uid: Uid,
@@ -76,7 +82,7 @@ pub enum OverlayError {
         max_bytes: u64,
     },
     /// Open already, here or in another process.
-    #[error("overlay of {uid} is in use")]
+    #[error("overlay of {uid} is in use: another mount or command has it open")]
     InUse {
         /// The version overlaid.
         uid: Uid,

@@ -63,7 +63,12 @@ pub fn rebuild(repo: &Repository, source: IndexSource, monitor: &dyn Monitor) ->
         match repo.inspect_pack(id, size_bytes) {
             // What fragments say is true as far as it goes; a pack of which they say all needs no new one.
             Ok(pack) if known.is_some_and(|known| known.block_count as usize >= pack.blocks.len()) => {}
-            Ok(pack) => found.push(pack),
+            Ok(pack) => {
+                found.push(pack);
+                if found.len() == PACKS_PER_FRAGMENT {
+                    index(repo, &mut found, &mut rebuilt)?;
+                }
+            }
             Err(error @ (RepoError::Format { .. } | RepoError::Seal { .. })) => {
                 rebuilt.unreadable.push(error.to_string());
             }
@@ -71,10 +76,17 @@ pub fn rebuild(repo: &Repository, source: IndexSource, monitor: &dyn Monitor) ->
             Err(error) => return Err(error.into()),
         }
     }
-    for packs in found.chunks(PACKS_PER_FRAGMENT) {
-        repo.index_packs(packs)?;
-        rebuilt.packs_indexed += packs.len() as u64;
-    }
+    index(repo, &mut found, &mut rebuilt)?;
     monitor.progress(rebuilt.packs, rebuilt.packs);
     Ok(rebuilt)
+}
+
+/// Writes a fragment of the packs found so far. They are not kept until the end: the blocks of all packs may be more than memory holds.
+fn index(repo: &Repository, found: &mut Vec<PackContents>, rebuilt: &mut Rebuilt) -> Result<(), RepoError> {
+    if !found.is_empty() {
+        repo.index_packs(found)?;
+        rebuilt.packs_indexed += found.len() as u64;
+        found.clear();
+    }
+    Ok(())
 }

@@ -87,14 +87,6 @@ pub enum RepoError {
         /// The one that exists.
         other: String,
     },
-    /// A version must not be deleted now.
-    #[error("version {uid} was not deleted: {reason}")]
-    Refused {
-        /// The version.
-        uid: Uid,
-        /// Why, and what would allow it.
-        reason: String,
-    },
     /// The state directory cannot be used.
     #[error("state directory {path}: {source}")]
     State {

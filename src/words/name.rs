@@ -113,6 +113,11 @@ impl TemporaryNames {
         Self { patterns }
     }
 
+    /// The globs.
+    pub fn patterns(&self) -> &[String] {
+        &self.patterns
+    }
+
     /// Whether a component starts with a dot or matches a pattern.
     pub fn matches(&self, name: &Name) -> bool {
         name.components().any(|c| c.starts_with('.') || self.patterns.iter().any(|p| glob(p.as_bytes(), c.as_bytes())))
