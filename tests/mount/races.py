@@ -208,3 +208,21 @@ def a_failure_is_noted_although_another_has_opened_the_name(w, samples):
     os.write(fd, b"good")
     os.close(fd)
     equal(w.original("a").read_bytes(), b"good", "the other's")
+
+
+@test
+def writers_side_by_side_leave_one_whole_disk(w, samples):
+    """dd closes a duplicate before it writes; a part of the disk is zero; whoever is last finishes it."""
+    disk = w.root / "disk"
+    disk.write_bytes(os.urandom(4 * MIB) + bytes(2 * MIB) + os.urandom(6 * MIB))
+    for i in range(12):
+        name = w.incoming(f"p{i}")
+        fd = os.open(name, os.O_RDWR | os.O_CREAT)
+        parts = [
+            subprocess.Popen(["dd", f"if={disk}", f"of={name}", "bs=1M", f"seek={k * 4}", f"skip={k * 4}", "count=4", "conv=notrunc"], stderr=subprocess.DEVNULL)
+            for k in reversed(range(3))
+        ]
+        for part in parts:
+            equal(part.wait(), 0, "a writer's exit")
+        os.close(fd)
+        same(disk, w.original(f"p{i}"))

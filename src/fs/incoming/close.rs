@@ -21,6 +21,7 @@ impl Incoming {
         let name = state.name.clone();
         let FileState { handles, work, .. } = &mut *state;
         let others = handles.iter().any(|(other, handle)| *other != fh && handle.reached > 0);
+        let at_work = handles.iter().any(|(other, handle)| *other != fh && handle.active && handle.reached > 0);
         let Some(handle) = handles.get_mut(&fh).filter(|handle| handle.writes) else { return Ok(()) };
         if let Some(error) = work.as_ref().and_then(|work| work.error) {
             return Err(error);
@@ -46,7 +47,8 @@ impl Incoming {
         }
         // A kernel thread (a loop device, knfsd) closes whenever it likes: that finishes nothing.
         let kernel = task.as_ref().is_some_and(|task| task.kind == TaskKind::Kernel);
-        let purpose = if is_opener && !kernel { Purpose::Publish(process) } else { Purpose::Durable };
+        // Nor does one writer finish what another is still at: the last of them does.
+        let purpose = if is_opener && !kernel && !at_work { Purpose::Publish(process) } else { Purpose::Durable };
         if is_opener {
             handle.active = false;
         }

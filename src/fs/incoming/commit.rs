@@ -215,21 +215,20 @@ impl Incoming {
 
     /// The content turned out to be what it was: no version, no draft.
     fn unchanged(&self, file: &Arc<File>, image: &Arc<DraftImage>, settled: &Settled) -> Result<(), RepoError> {
-        let mut state = file.state.lock();
+        let taken_back = file.state.lock().work_of(image).map_or(Uid::NIL, |work| work.supersedes);
+        if !taken_back.is_nil() {
+            // It was marked incomplete because its writer went on; it did so without changing anything. While the work still
+            // says that it replaces that version, nobody takes the mark for a reason to call what comes next incomplete.
+            self.repo.set_validity(taken_back, Validity::Valid)?;
+        }
         let mut record = None;
-        let mut taken_back = Uid::NIL;
-        if let Some(work) = state.work_of(image) {
+        if let Some(work) = file.state.lock().work_of(image) {
             (work.clean_changes, work.durable_changes) = (settled.changes, settled.changes);
             record = work.record.take();
-            taken_back = std::mem::replace(&mut work.supersedes, Uid::NIL);
+            work.supersedes = Uid::NIL;
         }
-        drop(state);
         if let Some(record) = record {
             self.repo.remove_record(RecordKind::Draft, record.uid)?;
-        }
-        if !taken_back.is_nil() {
-            // It was marked incomplete because its writer went on; it did so without changing anything.
-            self.repo.set_validity(taken_back, Validity::Valid)?;
         }
         Ok(())
     }

@@ -240,7 +240,8 @@ impl Incoming {
         if work.is_changed() || work.error.is_some() {
             return Ok(());
         }
-        if !work.explicit && work.record.is_none() {
+        // Not while going on from one that was called so for just that.
+        if !work.explicit && work.record.is_none() && work.supersedes.is_nil() {
             // What goes on from an incomplete version is incomplete; it may have been called so, or accepted, since.
             let base = self.repo.catalog().version(work.base)?;
             work.broken = base.and_then(|version| incompleteness(&version));
