@@ -5,8 +5,8 @@ use crate::fs::incoming::{GraftSource, Incoming, IncomingOptions};
 use crate::fs::nodes::{Node, Nodes, StatusFile, VersionFile};
 use crate::fs::seam::{
     Access, Answer, Attr, Caching, Caller, CloseNotice, CopyRange, DirSink, Entry, Fallocate, Fh, FileAttr, Ino,
-    KernelCache, NodeKind, OpenRequest, Opened, Operations, RenameMode, Room, Seek, SetAttr, Statfs, SyncScope,
-    WriteRequest, Writes,
+    KernelCache, OpenRequest, Opened, Operations, RenameMode, Room, Seek, SetAttr, Statfs, SyncScope, WriteRequest,
+    Writes,
 };
 use crate::fs::trees::{Trees, TreesOptions};
 use crate::image::ImageReader;
@@ -110,20 +110,7 @@ impl FileSystem {
 
     fn root_attr(&self) -> FileAttr {
         let time = Mtime::from(self.repo.header().created);
-        FileAttr {
-            ino: Ino::ROOT,
-            size: 4096,
-            blocks512: 8,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            kind: NodeKind::Directory,
-            perm: 0o755,
-            nlink: 2,
-            uid: self.uid,
-            gid: self.gid,
-            blksize: 4096,
-        }
+        FileAttr::directory(Ino::ROOT, time, 0o755, self.uid, self.gid)
     }
 
     fn list(&self, node: &Node) -> Answer<Vec<(OsString, Node)>> {

@@ -88,6 +88,15 @@ pub struct FileAttr {
     pub blksize: u32,
 }
 
+impl FileAttr {
+    /// A directory whose times are all `time`. Its links are not counted: 1 says so (find and others go by it).
+    pub fn directory(ino: Ino, time: Mtime, perm: u16, uid: u32, gid: u32) -> Self {
+        let (size, blksize) = (4096, 4096);
+        let (atime, mtime, ctime, kind) = (time, time, time, NodeKind::Directory);
+        Self { ino, size, blocks512: 8, atime, mtime, ctime, kind, perm, nlink: 1, uid, gid, blksize }
+    }
+}
+
 /// Attributes and how long the kernel may believe them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {

@@ -163,20 +163,9 @@ impl Incoming {
         let made = self.table.lock().dirs.get(path).copied();
         let node = Node::IncomingDir(path.to_owned());
         let time = Mtime::from(self.repo.clock().now());
-        Ok(FileAttr {
-            ino: node.ino(),
-            size: 4096,
-            blocks512: 8,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            kind: NodeKind::Directory,
-            perm: made.map_or(0o755, |dir| (dir.mode & 0o7777) as u16),
-            nlink: 2,
-            uid: made.map_or(self.options.uid, |dir| dir.uid),
-            gid: made.map_or(self.options.gid, |dir| dir.gid),
-            blksize: 4096,
-        })
+        let perm = made.map_or(0o755, |dir| (dir.mode & 0o7777) as u16);
+        let (uid, gid) = made.map_or((self.options.uid, self.options.gid), |dir| (dir.uid, dir.gid));
+        Ok(FileAttr::directory(node.ino(), time, perm, uid, gid))
     }
 
     fn file_attr(&self, file: &File, fh: Option<Fh>) -> Answer<FileAttr> {
