@@ -6,7 +6,7 @@ import sys
 import time
 
 from lab.case import test
-from lab.shell import MIB, check, equal, eventually, fallocate, pattern, sh
+from lab.shell import MIB, check, equal, eventually, fallocate, pattern, same, sh
 
 
 def put(w, name, content):
