@@ -166,10 +166,11 @@ def rsync_inplace_stores_the_change(w, samples):
     sh("cp", samples / "disk.img", source)
     sh("rsync", "-a", "--inplace", "--no-whole-file", source, w.incoming("s"))
     equal(len(w.versions("s")), 1, "versions")
+    # rsync looks at whole seconds.
+    time.sleep(1.1)
     with open(source, "r+b") as f:
         f.seek(17 * MIB + 3)
         f.write(b"changed" * 999)
-    time.sleep(1.1)
     with w.adds(MIB):
         sh("rsync", "-a", "--inplace", "--no-whole-file", source, w.incoming("s"))
     equal(len(w.versions("s")), 2, "versions")
