@@ -5,6 +5,9 @@ use parking_lot::Mutex;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+/// Pages of every machine begin on a multiple of this.
+const PAGE_BYTES: usize = 4096;
+
 /// A stock of equal buffers. Taking never fails and never waits: above the stock a buffer is allocated and freed again.
 #[derive(Debug)]
 pub struct BufferPool {
@@ -69,6 +72,43 @@ impl Drop for PooledBuffer {
     }
 }
 
+/// Where a pack grows: bytes that begin on a page, so that a target can write them without copying (O_DIRECT).
+///
+/// One that outgrows its capacity still holds everything, but may lose the alignment, which no one relies on.
+#[derive(Debug)]
+pub struct PackBuffer {
+    bytes: Vec<u8>,
+    /// Where the page begins.
+    start: usize,
+}
+
+impl PackBuffer {
+    /// An empty one with room for `capacity` bytes.
+    pub fn new(capacity: usize) -> Self {
+        let mut bytes: Vec<u8> = Vec::with_capacity(capacity + PAGE_BYTES);
+        let start = bytes.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+        bytes.resize(start, 0);
+        Self { bytes, start }
+    }
+
+    /// Forgets the contents and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.truncate(self.start);
+    }
+
+    /// Appends.
+    pub fn append(&mut self, more: &[u8]) {
+        self.bytes.extend_from_slice(more);
+    }
+}
+
+impl Deref for PackBuffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +121,20 @@ mod tests {
         drop((first, pool.take()));
         assert_eq!(pool.idle.lock().len(), 1);
         assert_eq!(&*pool.take_zeroed(), &[0; 16]);
+    }
+
+    #[test]
+    fn packs_begin_on_a_page_and_grow_past_their_capacity() {
+        let mut buffer = PackBuffer::new(10_000);
+        for _ in 0..2 {
+            buffer.append(&[1; 6000]);
+            buffer.append(&[2; 4000]);
+            assert_eq!((buffer.len(), buffer[5999], buffer[6000]), (10_000, 1, 2));
+            assert_eq!(buffer.as_ptr().align_offset(PAGE_BYTES), 0);
+            buffer.clear();
+            assert!(buffer.is_empty());
+        }
+        buffer.append(&[3; 50_000]);
+        assert_eq!(buffer.to_vec(), [3; 50_000]);
     }
 }

@@ -9,6 +9,7 @@ use crate::catalog::Catalog;
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::{fragment, pack};
+use crate::repo::buffers::PackBuffer;
 use crate::repo::error::RepoError;
 use crate::seal::Sealer;
 use crate::target::Target;
@@ -74,7 +75,7 @@ struct State {
     queue: VecDeque<PackNo>,
     pending: HashMap<BlockId, PendingAt>,
     unindexed: Vec<(PackNo, PackContents)>,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<PackBuffer>,
     stopping: bool,
 }
 
@@ -87,7 +88,7 @@ struct PendingAt {
 struct OpenPack {
     no: PackNo,
     kind: BlockKind,
-    bytes: Vec<u8>,
+    bytes: PackBuffer,
     blocks: Vec<PackedBlock>,
 }
 
@@ -153,7 +154,7 @@ impl Packer {
         let offset = u32::try_from(open.bytes.len()).expect("packs are far below 4 GiB");
         let frame_len = u32::try_from(frame.len()).expect("frames are far below 4 GiB");
         let block = PackedBlock { id, offset, frame_len, plain_len };
-        open.bytes.extend_from_slice(frame);
+        open.bytes.append(frame);
         open.blocks.push(block);
         state.pending.insert(id, PendingAt { no, block });
         Ok((no, true))
@@ -240,11 +241,11 @@ impl Shared {
             *next_no += 1;
             phases.insert(no, Phase::Open(kind));
             let mut bytes = match kind {
-                BlockKind::Data => spare.pop().unwrap_or_else(|| Vec::with_capacity(self.parts.pack_bytes + (1 << 20))),
-                BlockKind::Map => Vec::new(),
+                BlockKind::Data => spare.pop().unwrap_or_else(|| PackBuffer::new(self.parts.pack_bytes + (1 << 20))),
+                BlockKind::Map => PackBuffer::new(0),
             };
             bytes.clear();
-            bytes.extend_from_slice(&pack::header(&self.parts.sealer.repo(), kind));
+            bytes.append(&pack::header(&self.parts.sealer.repo(), kind));
             OpenPack { no, kind, bytes, blocks: Vec::new() }
         })
     }
@@ -254,8 +255,8 @@ impl Shared {
         let footer_offset = u32::try_from(open.bytes.len()).expect("packs are far below 4 GiB");
         let footer = self.parts.sealer.seal_object(FrameKind::PackFooter, [0; 32], &pack::encode_footer(&open.blocks));
         let footer_len = u32::try_from(footer.len()).expect("footers are far below 4 GiB");
-        open.bytes.extend_from_slice(&footer);
-        open.bytes.extend_from_slice(&pack::trailer(footer_offset, footer_len));
+        open.bytes.append(&footer);
+        open.bytes.append(&pack::trailer(footer_offset, footer_len));
         let no = open.no;
         state.phases.insert(no, Phase::Waiting(Arc::new(open)));
         state.queue.push_back(no);
@@ -300,7 +301,7 @@ impl Shared {
     }
 
     fn put_pack(&self, waiting: &OpenPack) -> Result<PackId, RepoError> {
-        let pack = PackId::from_bytes(Sha256::digest(&waiting.bytes).into());
+        let pack = PackId::from_bytes(Sha256::digest(&*waiting.bytes).into());
         let key: ObjectKey = layout::pack(pack);
         self.parts.target.put(&key, &[&waiting.bytes])?;
         self.parts.monitor.count(Counter::PacksPut, 1);

@@ -44,11 +44,28 @@ impl Core {
     /// Stores a data block. `plain` is a whole block; `base` is the block at the same position of the version it is
     /// likely to equal, or [`BlockId::HOLE`].
     pub fn store_block(&self, plain: &[u8], base: BlockId) -> Result<Placed, RepoError> {
-        if is_zero(plain) {
+        let id = (!is_zero(plain)).then(|| self.sealer.data_id(plain));
+        self.store_named(plain, id, base)
+    }
+
+    /// As [`Core::store_block`], of two blocks with their bases: naming two takes little longer than naming one.
+    pub fn store_pair(&self, blocks: [(&[u8], BlockId); 2]) -> [Result<Placed, RepoError>; 2] {
+        let [(first, _), (second, _)] = blocks;
+        let ids = match (is_zero(first), is_zero(second)) {
+            (true, true) => [None, None],
+            (true, false) => [None, Some(self.sealer.data_id(second))],
+            (false, true) => [Some(self.sealer.data_id(first)), None],
+            (false, false) => self.sealer.data_id_pair([first, second]).map(Some),
+        };
+        [0, 1].map(|i| self.store_named(blocks[i].0, ids[i], blocks[i].1))
+    }
+
+    /// Stores a block that is zero (`None`) or has this id.
+    fn store_named(&self, plain: &[u8], id: Option<BlockId>, base: BlockId) -> Result<Placed, RepoError> {
+        let Some(id) = id else {
             self.monitor.count(Counter::BlocksHole, 1);
             return Ok(Placed { id: BlockId::HOLE, placement: Placement::Hole, pack: None });
-        }
-        let id = self.sealer.data_id(plain);
+        };
         if id == base && !self.is_damaged(&id)? {
             self.monitor.count(Counter::BlocksUnchanged, 1);
             return Ok(Placed { id, placement: Placement::Unchanged, pack: None });

@@ -7,28 +7,13 @@ use crate::format::ring::Ring;
 use crate::seal::derive::{self, Key, derive};
 use crate::seal::error::{KeyError, SealError};
 use crate::seal::frame::{Place, Plain, Sealed, cipher};
+use crate::seal::namer::Namer;
 use crate::words::clock::Clock;
 use crate::words::ids::{BlockId, KeyVersion, RepoId};
 use chacha20poly1305::XChaCha20Poly1305;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use std::collections::BTreeMap;
 use std::fmt;
 use zeroize::Zeroizing;
-
-/// Names blocks: HMAC-SHA-256 with the key already taken in, cloned for each block.
-#[derive(Clone)]
-struct Namer(Hmac<Sha256>);
-
-impl Namer {
-    fn new(key: &Key) -> Self {
-        Self(Hmac::new_from_slice(&**key).expect("HMAC takes keys of any length"))
-    }
-
-    fn name(&self, plain: &[u8]) -> BlockId {
-        BlockId::from_bytes(self.0.clone().chain_update(plain).finalize().into_bytes().into())
-    }
-}
 
 /// The ciphers of one key version.
 #[derive(Clone)]
@@ -109,6 +94,10 @@ impl Keyring {
 
     pub(super) fn data_id(&self, plain: &[u8]) -> BlockId {
         self.data_namer.name(plain)
+    }
+
+    pub(super) fn data_id_pair(&self, plain: [&[u8]; 2]) -> [BlockId; 2] {
+        self.data_namer.name_pair(plain)
     }
 
     pub(super) fn node_id(&self, plain: &[u8]) -> BlockId {

@@ -9,9 +9,11 @@ mod frame;
 pub mod fuzz;
 pub mod keyring;
 pub mod keys;
+mod namer;
 pub mod recovery;
 pub mod sealer;
 pub mod secret;
+mod sha256_pair;
 #[cfg(test)]
 mod tests;
 mod wrap;

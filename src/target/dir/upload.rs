@@ -5,7 +5,7 @@ use crate::target::dir::root::{Trouble, sync_directory};
 use crate::target::dir::step::{Gate, Step};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, RenameFlags, fcntl, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use std::fs::File;
@@ -16,6 +16,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 const WRITE_BYTES: usize = 4 << 20;
 /// Slices in one call (IOV_MAX).
 const WRITE_SLICES: usize = 1024;
+/// What the kernel asks of the address, offset and length of a write that goes round the page cache: the sector size, which is
+/// at most a page on what is sold today. Where it is more the write is refused and goes through the cache.
+const DIRECT_ALIGNMENT: usize = 4096;
+/// Below this a write round the page cache gains nothing.
+const DIRECT_MIN_BYTES: usize = 1 << 20;
 
 /// What becomes of an object that has the name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +51,16 @@ impl<'a> Upload<'a> {
         Ok(Self { directory, name, file, gate, published: false })
     }
 
-    /// Writes the parts one after the other and makes them durable.
+    /// Writes the parts one after the other and makes them durable. What begins with a long part in page-aligned memory, as
+    /// packs do, goes round the page cache: copying into it costs as much as compressing, and displaces what others use.
     pub(super) fn write(&mut self, parts: &[&[u8]]) -> Result<(), Trouble> {
-        let mut pieces = parts.iter().flat_map(|part| part.chunks(WRITE_BYTES)).peekable();
-        let mut offset = 0;
+        let direct = match parts.first() {
+            Some(first) => self.write_direct(first)?,
+            None => 0,
+        };
+        let left = parts.iter().enumerate().map(|(index, part)| if index == 0 { &part[direct..] } else { part });
+        let mut pieces = left.flat_map(|part| part.chunks(WRITE_BYTES)).peekable();
+        let mut offset = direct as i64;
         while pieces.peek().is_some() {
             let (mut batch, mut len) = (Vec::new(), 0);
             while let Some(piece) = pieces.next_if(|p| batch.len() < WRITE_SLICES && len + p.len() <= WRITE_BYTES) {
@@ -66,6 +77,39 @@ impl<'a> Upload<'a> {
         self.gate.pass(Step::SyncData)?;
         nix::unistd::fdatasync(&self.file)?;
         Ok(())
+    }
+
+    /// Writes as much of the start of the file as can go round the page cache, and returns how much that was.
+    fn write_direct(&mut self, bytes: &[u8]) -> Result<usize, Trouble> {
+        let aligned = bytes.len() - bytes.len() % DIRECT_ALIGNMENT;
+        if aligned < DIRECT_MIN_BYTES
+            || bytes.as_ptr().align_offset(DIRECT_ALIGNMENT) != 0
+            || self.set_direct(true).is_err()
+        {
+            return Ok(0);
+        }
+        let mut done = 0;
+        while done < aligned {
+            self.gate.pass(Step::Write)?;
+            let end = aligned.min(done + WRITE_BYTES);
+            match self.file.write(&bytes[done..end]) {
+                Ok(0) => return Err(Trouble::from(io::Error::from(io::ErrorKind::WriteZero))),
+                Ok(written) => done += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // This filesystem cannot, or wants another alignment: after a short write, too.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.set_direct(false)?;
+        Ok(done)
+    }
+
+    /// Lets what is written from now on go round the page cache, or through it again.
+    fn set_direct(&self, on: bool) -> Result<(), Errno> {
+        let mut flags = OFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GETFL)?);
+        flags.set(OFlag::O_DIRECT, on);
+        fcntl(&self.file, FcntlArg::F_SETFL(flags)).map(drop)
     }
 
     fn write_all(&mut self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
