@@ -78,7 +78,6 @@ errnos! {
     /// The directory has entries.
     ENOTEMPTY,
     /// No such extended attribute.
-    ENODATA,
     /// This operation is not supported here.
     EOPNOTSUPP,
     /// It took too long.

@@ -477,26 +477,6 @@ pub trait Operations: Send + Sync + 'static {
     /// copy_file_range(2): answers how much, perhaps less than asked for.
     fn copy_file_range(&self, caller: Caller, range: CopyRange) -> Answer<u64>;
 
-    /// setxattr(2).
-    fn setxattr(&self, _caller: Caller, _ino: Ino, _name: &OsStr, _value: &[u8]) -> Answer<()> {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    /// getxattr(2). `security.capability` never arrives here.
-    fn getxattr(&self, _caller: Caller, _ino: Ino, _name: &OsStr) -> Answer<Vec<u8>> {
-        Err(Errno::ENODATA)
-    }
-
-    /// listxattr(2): the names.
-    fn listxattr(&self, _caller: Caller, _ino: Ino) -> Answer<Vec<OsString>> {
-        Ok(Vec::new())
-    }
-
-    /// removexattr(2).
-    fn removexattr(&self, _caller: Caller, _ino: Ino, _name: &OsStr) -> Answer<()> {
-        Err(Errno::ENODATA)
-    }
-
     /// ioctl(2).
     fn ioctl(&self, _caller: Caller, _ino: Ino, _fh: Fh, _command: u32, _input: &[u8]) -> Answer<Vec<u8>> {
         Err(Errno::ENOTTY)

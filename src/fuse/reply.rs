@@ -1,11 +1,8 @@
 //! Sends the filesystem's answers, one function for each kind of reply.
 
-use crate::fs::errno::Errno;
 use crate::fs::seam::{Answer, Attr, DirSink, Entry, Ino, NodeKind, Room};
 use crate::fuse::convert;
-use fuser::{
-    Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr,
-};
+use fuser::{Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyWrite};
 use std::ffi::OsStr;
 
 /// Inode numbers are never used for another file while mounted.
@@ -43,16 +40,6 @@ pub(super) fn written(reply: ReplyWrite, answer: Answer<u64>) {
 pub(super) fn data(reply: ReplyData, answer: Answer<()>, buffer: &[u8], len: usize) {
     match answer {
         Ok(()) => reply.data(&buffer[..buffer.len().min(len)]),
-        Err(errno) => reply.error(convert::errno(errno)),
-    }
-}
-
-/// Size zero asks how long the value is.
-pub(super) fn xattr(reply: ReplyXattr, answer: Answer<Vec<u8>>, size: u32) {
-    match answer {
-        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > size as usize => reply.error(convert::errno(Errno::ERANGE)),
-        Ok(value) => reply.data(&value),
         Err(errno) => reply.error(convert::errno(errno)),
     }
 }

@@ -19,7 +19,7 @@ impl Repository {
     /// When the target cannot be reached.
     pub fn stored_packs(&self) -> Result<Vec<(PackId, u64)>, RepoError> {
         let listed = self.core.target.list(layout::PACKS)?.into_iter();
-        Ok(listed.filter_map(|info| Some((layout::parse_pack(&info.key)?, info.size_bytes))).collect())
+        Ok(listed.filter_map(|info| Some((layout::parse_pack(&info.key)?, info.size_bytes?))).collect())
     }
 
     /// What a pack says it holds: by its footer or, when that is damaged, by the headers of its frames. Each block is

@@ -1,7 +1,7 @@
 //! What every target must do, wrapped or not: one suite for all of them.
 
 use crate::format::layout::{self, ObjectKey};
-use crate::target::{Put, Target, TargetError};
+use crate::target::{ObjectInfo, Put, Target, TargetError};
 use crate::words::ids::PackId;
 
 fn key(text: &str) -> ObjectKey {
@@ -10,7 +10,12 @@ fn key(text: &str) -> ObjectKey {
 
 fn listed(target: &dyn Target, prefix: &str) -> Vec<(String, u64)> {
     let infos = target.list(prefix).unwrap();
-    infos.into_iter().map(|info| (info.key.as_str().to_owned(), info.size_bytes)).collect()
+    let size = |info: &ObjectInfo| match info.size_bytes {
+        Some(size_bytes) => size_bytes,
+        None if info.key.as_str().starts_with(layout::PACKS) => panic!("{} without its size", info.key),
+        None => target.get(&info.key).unwrap().len() as u64,
+    };
+    infos.iter().map(|info| (info.key.as_str().to_owned(), size(info))).collect()
 }
 
 fn absent<T: std::fmt::Debug>(result: Result<T, TargetError>, wanted: &ObjectKey) {

@@ -34,8 +34,8 @@ pub enum Put {
 pub struct ObjectInfo {
     /// Its name.
     pub key: ObjectKey,
-    /// Bytes of the object.
-    pub size_bytes: u64,
+    /// Bytes of the object. Always known of packs; of others where a listing tells it anyway.
+    pub size_bytes: Option<u64>,
 }
 
 /// How much fits.

@@ -36,6 +36,8 @@ pub use status::{Drafts, StatusText};
 
 /// What cannot change is believed this long.
 const LONG: Duration = Duration::from_secs(3600);
+/// Of what another process or host may remove, and nobody can make into something else.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// What can be set.
 #[derive(Debug, Clone, Copy)]
@@ -174,6 +176,8 @@ impl Trees {
         let entry = match node {
             Node::Versions | Node::Tags | Node::Status | Node::StatusFile(_) | Node::VersionFile(..) => LONG,
             Node::NameDir(path) if path.is_empty() => LONG,
+            // A uid never means another version. Long enough for the several questions that `ls` asks about each.
+            Node::Version(_) => BRIEF,
             _ => Duration::ZERO,
         };
         (entry, stat::ttl(node))

@@ -232,9 +232,14 @@ fn walk(root: &Root, directory: &str, prefix: &str, found: &mut Vec<ObjectInfo>)
         if !path.starts_with(prefix) || layout::TMP.trim_end_matches('/') == path || NOT_FOREIGN.contains(&&*path) {
             continue;
         }
-        // Not every filesystem tells the type in a listing; every one does when asked.
+        // Asking for each costs more than the listing, so only sizes that matter are asked for. Not every filesystem tells
+        // the type in a listing; every one does when asked.
         let stat = match kind {
             Some(Type::Directory) => None,
+            Some(Type::File) if !path.starts_with(layout::PACKS) => {
+                found.push(ObjectInfo { key, size_bytes: None });
+                continue;
+            }
             _ => match fstatat(&home, name.as_str(), AtFlags::empty()) {
                 Err(Errno::ENOENT) => continue, // Deleted since the directory was read.
                 stat => Some(stat?),
@@ -244,7 +249,7 @@ fn walk(root: &Root, directory: &str, prefix: &str, found: &mut Vec<ObjectInfo>)
         if stat.is_none() || is(SFlag::S_IFDIR) {
             walk(root, &path, prefix, found)?;
         } else if is(SFlag::S_IFREG) {
-            let size_bytes = stat.and_then(|s| u64::try_from(s.st_size).ok()).unwrap_or(0);
+            let size_bytes = stat.and_then(|s| u64::try_from(s.st_size).ok());
             found.push(ObjectInfo { key, size_bytes });
         }
     }
