@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::target::conformance;
+use crate::words::ids::PackId;
 use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -62,6 +64,62 @@ fn it_is_a_target() {
     let shared: Arc<dyn Target> = Arc::new(DirTarget::open(dir.path().join("shared")));
     conformance::check(&shared);
     assert_eq!(names(&dir.path().join("new/tmp")), [""; 0]);
+}
+
+/// Memory that begins on a page, as packs have it.
+struct Pages {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Pages {
+    fn of(len: usize) -> Self {
+        let mut bytes: Vec<u8> = vec![0; len + 4096];
+        let start = bytes.as_ptr().align_offset(4096);
+        bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at.wrapping_mul(2_654_435_761) >> 13) as u8);
+        bytes.truncate(start + len);
+        Self { bytes, start }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+/// Pages of a file that lie in the page cache.
+fn cached_pages(path: &Path) -> usize {
+    let file = File::open(path).unwrap();
+    let len = file.metadata().unwrap().len() as usize;
+    // SAFETY: maps a file that nobody shortens; the vector has a byte for each page of it; unmapped before the file closes.
+    unsafe {
+        let map = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        assert_ne!(map, libc::MAP_FAILED);
+        let mut pages = vec![0_u8; len.div_ceil(4096)];
+        assert_eq!(libc::mincore(map, len, pages.as_mut_ptr()), 0);
+        libc::munmap(map, len);
+        pages.iter().filter(|page| **page & 1 == 1).count()
+    }
+}
+
+#[test]
+fn packs_leave_the_page_cache_alone() {
+    // Beside the test program: /tmp is often a filesystem that has nothing but the page cache.
+    let dir = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+    let target = DirTarget::open(dir.path().join("r"));
+    target.prepare().unwrap();
+    for len in [1 << 20, (9 << 20) + 100, (1 << 20) - 1, 5000] {
+        let (pages, pack) = (Pages::of(len), layout::pack(PackId::from_bytes([len as u8; 32])));
+        target.put(&pack, &[pages.bytes()]).unwrap();
+        // What does not fill a page goes through it, and so does what is too short to be worth it.
+        let through = if len < 1 << 20 { len.div_ceil(4096) } else { (len % 4096).min(1) };
+        assert_eq!(cached_pages(&dir.path().join("r").join(pack.as_str())), through, "{len} bytes");
+        assert!(target.get(&pack).unwrap() == pages.bytes(), "{len} bytes");
+        // From elsewhere, and in several parts.
+        for parts in [[&pages.bytes()[1..], &[]], [&pages.bytes()[..len - 7], &pages.bytes()[len - 7..]]] {
+            target.put(&pack, &parts).unwrap();
+            assert!(target.get(&pack).unwrap() == parts.concat(), "{len} bytes");
+        }
+    }
 }
 
 #[test]
