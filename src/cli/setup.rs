@@ -127,8 +127,14 @@ impl Context {
 
 /// Starts logging to standard error; `BACKYFS_LOG` has the last word.
 pub fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BACKYFS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let asked = std::env::var("BACKYFS_LOG").unwrap_or_default();
+    let filter = match asked.as_str() {
+        "" => tracing_subscriber::EnvFilter::new(level),
+        directives => tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|error| {
+            progress::line(&format!("BACKYFS_LOG={directives}: {error}; logging at {level} instead"));
+            tracing_subscriber::EnvFilter::new(level)
+        }),
+    };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     // A second start, in tests, changes nothing.
     let _ = log.with_target(false).try_init();

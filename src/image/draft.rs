@@ -135,6 +135,10 @@ impl DraftImage {
     /// # Errors
     /// When the draft has failed, now or before.
     pub fn write_at(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<(), RepoError> {
+        self.sticky(self.try_write_at(offset, data))
+    }
+
+    fn try_write_at(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<(), RepoError> {
         let mut jobs = Vec::new();
         let mut state = self.lock_for_change()?;
         let end = offset + data.len() as u64;
@@ -162,7 +166,9 @@ impl DraftImage {
             return Ok(());
         }
         state.changes += 1;
-        self.zero(&mut state, offset..end)
+        let zeroed = self.zero(&mut state, offset..end);
+        drop(state);
+        self.sticky(zeroed)
     }
 
     /// Sets the size; what is cut off reads as zero when the image grows again.
@@ -175,7 +181,9 @@ impl DraftImage {
             return Ok(());
         }
         state.changes += 1;
-        self.set_size(&mut state, size_bytes)
+        let set = self.set_size(&mut state, size_bytes);
+        drop(state);
+        self.sticky(set)
     }
 
     /// Reads; bytes past the end are not touched. Returns how many were read.
@@ -245,6 +253,10 @@ impl DraftImage {
     /// # Errors
     /// When the draft has failed, or a map node cannot be read.
     pub fn graft(self: &Arc<Self>, source: &ImageReader, from: u64, to: u64, len: u64) -> Result<u64, RepoError> {
+        self.sticky(self.try_graft(source, from, to, len))
+    }
+
+    fn try_graft(self: &Arc<Self>, source: &ImageReader, from: u64, to: u64, len: u64) -> Result<u64, RepoError> {
         let block = self.size.bytes_u64();
         if source.image().block_size != self.size || !from.is_multiple_of(block) || !to.is_multiple_of(block) {
             return Ok(0);
@@ -288,11 +300,13 @@ impl DraftImage {
     /// # Errors
     /// When anything could not be stored. The error sticks: the image in memory refers to what was lost.
     pub fn settle(self: &Arc<Self>) -> Result<Settled, RepoError> {
-        let settled = self.try_settle();
-        if let Err(error) = &settled {
-            self.poison(error.clone());
-        }
-        settled
+        self.sticky(self.try_settle())
+    }
+
+    /// A change that failed half way leaves neither the old nor the new, and perhaps blocks that never reach the pipeline: from
+    /// then on the draft fails, and nobody waits for those.
+    fn sticky<T>(&self, outcome: Result<T, RepoError>) -> Result<T, RepoError> {
+        outcome.inspect_err(|error| self.poison(error.clone()))
     }
 
     fn try_settle(self: &Arc<Self>) -> Result<Settled, RepoError> {

@@ -22,6 +22,9 @@ pub struct Learned {
     pub unreadable: Vec<String>,
 }
 
+/// How many objects that could not be read are named each time.
+const UNREADABLE_NAMED: usize = 20;
+
 const RECORD_KINDS: [RecordKind; 3] = [RecordKind::Version, RecordKind::Draft, RecordKind::Pin];
 
 impl Repository {
@@ -40,9 +43,7 @@ impl Repository {
         core.learn_fragments(&mut learned.unreadable)?;
         self.learn_condemned()?;
         core.drop_published_drafts()?;
-        for text in &learned.unreadable {
-            core.monitor.warn(text);
-        }
+        core.warn_unreadable(&learned.unreadable);
         Ok(learned)
     }
 
@@ -53,14 +54,22 @@ impl Repository {
     pub fn learn_index(&self) -> Result<bool, RepoError> {
         let mut unreadable = Vec::new();
         let learned = self.core.learn_fragments(&mut unreadable)?;
-        for text in unreadable {
-            self.core.monitor.warn(&text);
-        }
+        self.core.warn_unreadable(&unreadable);
         Ok(learned)
     }
 }
 
 impl Core {
+    /// A target full of damage, or of another repository's objects, must not fill the log.
+    fn warn_unreadable(&self, unreadable: &[String]) {
+        for text in unreadable.iter().take(UNREADABLE_NAMED) {
+            self.monitor.warn(text);
+        }
+        if let Some(more) = unreadable.len().checked_sub(UNREADABLE_NAMED).filter(|more| *more > 0) {
+            self.monitor.warn(&format!("{more} more objects of the target could not be read"));
+        }
+    }
+
     fn learn_fragments(&self, unreadable: &mut Vec<String>) -> Result<bool, RepoError> {
         let known = self.catalog.known_fragments()?;
         let mut learned = false;
