@@ -54,12 +54,14 @@ pub fn scrub(
         error => error.into(),
     })?;
     let listed = target.list(layout::PACKS).map_err(RepoError::from)?;
-    let mut packs: Vec<_> =
-        listed.into_iter().filter_map(|info| Some((layout::parse_pack(&info.key)?, info))).collect();
+    let mut packs: Vec<_> = listed
+        .into_iter()
+        .filter_map(|info| Some((layout::parse_pack(&info.key)?, info.key, info.size_bytes.unwrap_or(0))))
+        .collect();
     let mut report = KeylessReport { packs: packs.len() as u64, ..KeylessReport::default() };
-    report.packs_bytes = packs.iter().map(|(_, info)| info.size_bytes).sum();
-    packs.retain(|(_, info)| options.after.as_deref().is_none_or(|after| info.key.as_str() > after));
-    let total: u64 = packs.iter().map(|(_, info)| info.size_bytes).sum();
+    report.packs_bytes = packs.iter().map(|(_, _, size_bytes)| size_bytes).sum();
+    packs.retain(|(_, key, _)| options.after.as_deref().is_none_or(|after| key.as_str() > after));
+    let total: u64 = packs.iter().map(|(_, _, size_bytes)| size_bytes).sum();
     let pacer = Pacer::new(options.rate, *interrupt);
     let (queue, jobs) = bounded(options.threads.max(1));
     let (tell, told) = bounded(64);
@@ -81,15 +83,15 @@ pub fn scrub(
         drop((jobs, tell));
         let packs = &packs;
         scope.spawn(move || {
-            for (number, (id, info)) in packs.iter().enumerate() {
+            for (number, (id, _, size_bytes)) in packs.iter().enumerate() {
                 // The readers are gone after a failure or an interruption.
-                if queue.send((number, *id, info.size_bytes)).is_err() {
+                if queue.send((number, *id, *size_bytes)).is_err() {
                     return;
                 }
             }
         });
         for (number, state) in told {
-            let (pack, size_bytes) = (packs[number].1.key.to_string(), packs[number].1.size_bytes);
+            let (pack, size_bytes) = (packs[number].1.to_string(), packs[number].2);
             match state {
                 Ok(PackState::Stopped) => continue,
                 Ok(PackState::Intact) => {}
@@ -112,6 +114,6 @@ pub fn scrub(
         return Err(error.into());
     }
     let reached = done.iter().take_while(|done| **done).count();
-    report.reached = reached.checked_sub(1).map(|last| packs[last].1.key.to_string()).or(options.after.clone());
+    report.reached = reached.checked_sub(1).map(|last| packs[last].1.to_string()).or(options.after.clone());
     Ok((report, reached == packs.len()))
 }
