@@ -11,9 +11,10 @@ use crate::catalog::lookup;
 use crate::catalog::names::{self, Tree};
 use crate::catalog::store::Fault;
 use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, condemned, stored};
+use crate::catalog::{Catalog, condemned, damage, stored};
 use crate::words::attribute::{AttributeEntry, Attributes};
-use crate::words::ids::{BatchId, BlockId, CondemnedFingerprint, FragmentId, PackId, Uid};
+use crate::words::damage::DamageReport;
+use crate::words::ids::{BatchId, BlockId, CondemnedFingerprint, DamageId, FragmentId, PackId, Uid};
 use crate::words::name::Name;
 use crate::words::record::{Location, Record, Verdict};
 use crate::words::stamp::Stamp;
@@ -39,6 +40,8 @@ pub struct CatalogDump {
     pub records: BTreeMap<Uid, (Record, Verdict)>,
     /// Their entries, in the order of folding.
     pub entries: BTreeMap<Uid, Vec<AttributeEntry>>,
+    /// Damage reports.
+    pub damage: BTreeMap<DamageId, DamageReport>,
     /// Tombstones.
     pub tombstones: BTreeSet<Uid>,
     /// The index of listings: moment and folded attributes of what is confirmed.
@@ -69,6 +72,7 @@ impl Catalog {
                 fingerprint: condemned::fingerprint(tables, txn)?,
                 records,
                 entries,
+                damage: damage::reports(tables, txn)?,
                 tombstones: stored::tombstones(tables, txn)?,
                 listed: listed_of(tables, txn)?,
                 names: names_of(tables, txn, Tree::Versions)?,

@@ -1,15 +1,15 @@
 //! Where blocks are: packs, the copies in them, and which index fragments have been absorbed.
 
-use crate::catalog::Catalog;
 use crate::catalog::error::CatalogError;
 use crate::catalog::key::{self, Place};
 use crate::catalog::store::Fault;
 use crate::catalog::tables::Tables;
+use crate::catalog::{Catalog, damage};
 use crate::words::ids::{BlockId, FragmentId, PackId};
-use crate::words::record::{BlockKind, Location, PackContents};
+use crate::words::record::{BlockKind, Location, PackContents, PackedBlock};
 use heed::{RoTxn, RwTxn};
 use std::borrow::Borrow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks put in one transaction. LMDB keeps every page that a transaction changes in memory, and writes it to a new place:
 /// blocks, being named by hashes, change up to one page each, so this bounds memory (to 40 MiB), how long others wait, and by
@@ -60,15 +60,12 @@ impl PackSummary {
 }
 
 impl Catalog {
-    /// Every copy of a block that is in no condemned pack, lowest pack id first.
+    /// Every copy of a block that is in no condemned pack, lowest pack id first, those known to be bad last.
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub fn locations(&self, id: &BlockId) -> Result<Vec<Location>, CatalogError> {
-        self.store.read(|tables, txn| {
-            let live = copies(tables, txn, id)?.into_iter().filter(|(condemned, _)| !condemned);
-            Ok(live.map(|(_, location)| location).collect())
-        })
+        self.store.read(|tables, txn| Ok(copies(tables, txn, id)?.live))
     }
 
     /// Every copy of a block: those of [`Catalog::locations`], then those in condemned packs, which may still be readable.
@@ -76,7 +73,11 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn all_locations(&self, id: &BlockId) -> Result<Vec<Location>, CatalogError> {
-        self.store.read(|tables, txn| Ok(copies(tables, txn, id)?.into_iter().map(|(_, location)| location).collect()))
+        self.store.read(|tables, txn| {
+            let Copies { mut live, condemned } = copies(tables, txn, id)?;
+            live.extend(condemned);
+            Ok(live)
+        })
     }
 
     /// Whether a block has a copy in a pack that is not condemned.
@@ -85,6 +86,14 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn has_location(&self, id: &BlockId) -> Result<bool, CatalogError> {
         self.store.read(|tables, txn| has_copy(tables, txn, id))
+    }
+
+    /// Whether a block has a copy that is neither in a condemned pack nor known to be bad: only then may anything rely on it anew.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn has_sound_location(&self, id: &BlockId) -> Result<bool, CatalogError> {
+        self.store.read(|tables, txn| has_sound_copy(tables, txn, id))
     }
 
     /// Those of `ids`, in order, that have no copy in a pack that is not condemned. Holes need none. One view of the index
@@ -275,16 +284,60 @@ pub(super) fn summary(tables: &Tables, txn: &RoTxn, number: u32) -> Result<PackS
     PackSummary::decode(row.ok_or_else(|| Fault::Corrupt(format!("pack number {number} has no row")))?)
 }
 
-/// All copies, each with whether its pack is condemned: those that are not come first.
-fn copies(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<Vec<(bool, Location)>, Fault> {
-    let mut copies = Vec::new();
+/// The copies of a block, each kind in order of pack, those known to be bad last.
+pub(super) struct Copies {
+    pub(super) live: Vec<Location>,
+    pub(super) condemned: Vec<Location>,
+}
+
+pub(super) fn copies(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<Copies, Fault> {
+    let mut copies = Copies { live: Vec::new(), condemned: Vec::new() };
     for row in tables.locations.get_duplicates(txn, id.as_bytes())?.into_iter().flatten() {
         let place = Place::decode(row?.1)?;
         let pack = summary(tables, txn, place.pack)?;
-        copies.push((pack.condemned, place.locate(pack.pack)));
+        let kind = if pack.condemned { &mut copies.condemned } else { &mut copies.live };
+        kind.push(place.locate(pack.pack));
     }
-    copies.sort_unstable();
+    let bad = damage::bad_packs(tables, txn, id)?;
+    for kind in [&mut copies.live, &mut copies.condemned] {
+        kind.sort_unstable_by_key(|copy| (bad.iter().any(|(pack, _)| *pack == copy.pack), *copy));
+    }
     Ok(copies)
+}
+
+pub(super) fn has_sound_copy(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<bool, Fault> {
+    let bad = damage::bad_packs(tables, txn, id)?;
+    if bad.is_empty() {
+        return has_copy(tables, txn, id);
+    }
+    let live = copies(tables, txn, id)?.live;
+    Ok(live.iter().any(|copy| bad.iter().all(|(pack, _)| *pack != copy.pack)))
+}
+
+/// The blocks of packs, from one pass over all copies of all blocks.
+pub(super) fn blocks_in(
+    tables: &Tables,
+    txn: &RoTxn,
+    packs: &BTreeSet<PackId>,
+) -> Result<BTreeMap<PackId, Vec<PackedBlock>>, Fault> {
+    let mut numbers = BTreeMap::new();
+    for pack in packs {
+        numbers.extend(number_of(tables, txn, pack)?.map(|number| (number, *pack)));
+    }
+    let mut found: BTreeMap<PackId, Vec<PackedBlock>> = BTreeMap::new();
+    if numbers.is_empty() {
+        return Ok(found);
+    }
+    for row in tables.locations.iter(txn)? {
+        let (id, place) = row?;
+        let Place { pack, offset, frame_len, plain_len } = Place::decode(place)?;
+        if let Some(pack) = numbers.get(&pack) {
+            let id = BlockId::from_bytes(key::array(id, 0, "locations")?);
+            found.entry(*pack).or_default().push(PackedBlock { id, offset, frame_len, plain_len });
+        }
+    }
+    found.values_mut().for_each(|blocks| blocks.sort_unstable_by_key(|block| block.offset));
+    Ok(found)
 }
 
 fn has_copy(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<bool, Fault> {

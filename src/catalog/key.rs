@@ -32,7 +32,7 @@ pub(super) fn time_bytes(stamp: Stamp) -> [u8; 8] {
     (stamp.millis() as u64 ^ 1 << 63).to_be_bytes()
 }
 
-fn time(bytes: [u8; 8]) -> Stamp {
+pub(super) fn time(bytes: [u8; 8]) -> Stamp {
     Stamp::from_millis((u64::from_be_bytes(bytes) ^ 1 << 63) as i64)
 }
 

@@ -9,6 +9,7 @@ use crate::words::name::Name;
 use sha2::{Digest, Sha256};
 
 const HOST_ID: &[u8] = b"host id";
+const META: &[u8] = b"meta/";
 
 /// Longest key of [`Catalog::set_meta`], in bytes.
 pub const META_KEY_MAX_BYTES: usize = 500;
@@ -108,6 +109,23 @@ impl Catalog {
         self.store.write_durably(|tables, txn| Ok(tables.local.put(txn, &key, bytes)?))
     }
 
+    /// What is kept under keys that begin with `prefix`, in order of keys.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn metas(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, CatalogError> {
+        let prefix = meta_key(prefix);
+        self.store.read(|tables, txn| {
+            let rows = tables.local.prefix_iter(txn, &prefix)?;
+            rows.map(|row| {
+                let (key, bytes) = row?;
+                let key = String::from_utf8_lossy(key.get(META.len()..).unwrap_or_default()).into_owned();
+                Ok((key, bytes.to_vec()))
+            })
+            .collect()
+        })
+    }
+
     /// Drops what was kept under a key.
     ///
     /// # Errors
@@ -124,5 +142,5 @@ impl Catalog {
 /// A key that cannot be mistaken for one of this layer.
 fn meta_key(key: &str) -> Vec<u8> {
     assert!(key.len() <= META_KEY_MAX_BYTES, "keys are names chosen by the program");
-    [b"meta/", key.as_bytes()].concat()
+    [META, key.as_bytes()].concat()
 }

@@ -17,17 +17,21 @@ mod local;
 mod lookup;
 mod names;
 mod records;
+mod scrubbed;
+mod standing;
 mod store;
 mod stored;
 mod tables;
 
 pub use attributes::Version;
+pub use damage::BadCopy;
 pub use dump::CatalogDump;
 pub use error::CatalogError;
 pub use index::PackSummary;
 pub use listed::VersionSummary;
 pub use local::META_KEY_MAX_BYTES;
 pub use names::Child;
+pub use standing::Standing;
 pub use stored::KnownRecord;
 
 use crate::words::clock::Clock;
@@ -74,6 +78,7 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn clear(&self) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
+            damage::clear_reported(tables, txn)?;
             tables.clear_derived(txn)?;
             Ok(tables.facts.put(txn, LAYOUT_KEY, &LAYOUT.to_be_bytes())?)
         })

@@ -21,11 +21,15 @@
 //! | `named` | node u64, time 8, uid 16 | standing u8 (1: complete) | the versions of one name, oldest first; the newest complete one from the end |
 //! | `tags` | tag, a zero byte, time 8, uid 16 | | the versions of one tag, oldest first; all tags by skipping from one to the next |
 //! | `facts` | text | next node number, layout of the catalog | never |
-//! | `damaged` | block id 32 | text: what is wrong with it | `damaged` |
+//! | `damage` | damage report id 16 | the report | `damage_reports`, compared with a listing of the target |
+//! | `bad_copies` | block id 32, pack id 32 | origin u8 (0: noted here, 1: reported), text: what is wrong | the bad copies of one block: is it damaged |
+//! | `scrubbed` | pack id 32 | time 8: when this host last read all of it | `scrubbed`, sorted by time afterwards |
+//! | `findings` | uid 16 | text: how this host's last scrub found the version | `found_versions` |
 //! | `hidden` | SHA-256 of a name | the name | `hidden` |
 //! | `local` | text | host id, what callers keep | never |
 //!
-//! `damaged`, `hidden` and `local` are known on this host only; everything else follows from the target.
+//! `scrubbed`, `findings`, `hidden`, `local` and those `bad_copies` that were noted here are known on this host only; everything
+//! else follows from the target.
 //!
 //! [`Stamp`]: crate::words::stamp::Stamp
 
@@ -72,7 +76,10 @@ tables! {
     named DatabaseFlags::empty();
     tags DatabaseFlags::empty();
     facts DatabaseFlags::empty();
-    damaged DatabaseFlags::empty();
+    damage DatabaseFlags::empty();
+    bad_copies DatabaseFlags::empty();
+    scrubbed DatabaseFlags::empty();
+    findings DatabaseFlags::empty();
     hidden DatabaseFlags::empty();
     local DatabaseFlags::empty();
 }

@@ -132,6 +132,8 @@ pub enum Verb {
     Unprotect(Many),
     /// Delete versions
     Rm(Rm),
+    /// Read what is stored, find damage, mark what it concerns
+    Scrub(Scrub),
     /// Write a version's metadata as JSON
     Export(Export),
     /// Publish an exported version again, while its blocks are there
@@ -284,6 +286,34 @@ pub struct Rm {
     /// Delete young versions, too (never protected ones)
     #[arg(long, short)]
     pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Scrub {
+    /// A version, or a name for all its versions; everything when it is left out
+    #[arg(value_name = "VERSION|NAME")]
+    pub what: Option<String>,
+    /// Everything
+    #[arg(long)]
+    pub all: bool,
+    /// Only so much of it, what was read longest ago first: with 16, seven scrubs read everything
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub percent: Option<u8>,
+    /// Compare the version with a file or a block device, byte by byte
+    #[arg(long, value_name = "FILE")]
+    pub source: Option<PathBuf>,
+    /// Only compare packs with their names: needs no key, and works on any host
+    #[arg(long)]
+    pub packs: bool,
+    /// With --packs: only those after this one
+    #[arg(long, value_name = "PACK", requires = "packs")]
+    pub after: Option<String>,
+    /// Bytes a second at most, for example 50M
+    #[arg(long, value_name = "SIZE")]
+    pub rate: Option<String>,
+    /// Begin anew, even if a scrub was interrupted
+    #[arg(long)]
+    pub restart: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ use crate::fuse::options::FS_TYPE;
 use crate::ops::OpsError;
 use crate::ops::compare::{Difference, compare};
 use crate::ops::listing::{Filter, VersionDetails, VersionRow, list};
+use crate::ops::scrub;
 use crate::ops::status;
 use crate::ops::usage::{Grouping, usage};
 use crate::words::name::Name;
@@ -70,7 +71,10 @@ fn seconds(time: &str) -> String {
 /// When there is no such version.
 pub fn show(context: &Context, args: &One) -> anyhow::Result<()> {
     let Open { repo, .. } = context.open()?;
-    let details = VersionDetails::from(&repo.resolve(&args.version)?);
+    let version = repo.resolve(&args.version)?;
+    let scrubbed = scrub::report::of_version(&repo, version.record.uid)?;
+    let mut details = VersionDetails::from(&version);
+    details.scrub.clone_from(&scrubbed);
     if context.globals.json {
         output::json(&details)?;
         return Ok(());
@@ -101,6 +105,7 @@ pub fn show(context: &Context, args: &One) -> anyhow::Result<()> {
         ("known", show_bytes(stats.deduplicated_bytes)),
         ("new", format!("{}, stored in {}", show_bytes(stats.new_bytes), show_bytes(stats.stored_bytes))),
         ("took", format!("{} ms", stats.duration_ms)),
+        ("scrubbed", scrubbed.map_or_else(|| "never on this host".into(), |finding| finding.summary())),
     ]))?;
     Ok(())
 }

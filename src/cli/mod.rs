@@ -9,6 +9,7 @@ mod inspect;
 mod mount;
 mod output;
 mod progress;
+mod scrub;
 mod setup;
 
 use crate::cli::args::{Arguments, Verb};
@@ -57,6 +58,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Rm(args) => done(change::rm(context, &args)),
         Verb::Export(args) => done(exchange::export(context, &args)),
         Verb::Import(args) => done(exchange::import(context, &args)),
+        Verb::Scrub(args) => scrub::scrub(context, &args),
         Verb::Rebuild(args) => exchange::rebuild(context, &args),
     }
 }

@@ -80,6 +80,14 @@ impl Context {
         })
     }
 
+    /// As [`Context::open_for_work`], without learning what other hosts did: a scrub does that itself, past whatever is damaged.
+    ///
+    /// # Errors
+    /// When the repository cannot be opened.
+    pub fn open_for_scrub(&self) -> anyhow::Result<Open> {
+        self.open_unlearnt(Unit::Bytes, session::open)
+    }
+
     fn open_with(
         &self,
         progress: Progress,
@@ -100,12 +108,20 @@ impl Context {
     /// # Errors
     /// When it cannot be opened.
     pub fn open_for_rebuild(&self) -> anyhow::Result<Open> {
+        self.open_unlearnt(Unit::Items, session::open_for_rebuild)
+    }
+
+    fn open_unlearnt(
+        &self,
+        unit: Unit,
+        open: impl FnOnce(&Settings, &Arc<dyn Clock>, &Arc<dyn Monitor>) -> Result<Arc<Repository>, SetupError>,
+    ) -> anyhow::Result<Open> {
         self.log_to_stderr();
         default_broken_pipe();
         let settings = self.settings(&[])?;
-        let progress = Arc::new(self.progress(Unit::Items));
+        let progress = Arc::new(self.progress(unit));
         let monitor: Arc<dyn Monitor> = Arc::clone(&progress) as _;
-        let repo = session::open_for_rebuild(&settings, &self.clock, &monitor)?;
+        let repo = open(&settings, &self.clock, &monitor)?;
         Ok(Open { repo, progress, settings })
     }
 

@@ -8,7 +8,7 @@ use crate::repo::open::Settings as OpenSettings;
 use crate::repo::{RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
 use crate::seal::{KeyError, Secret, keys};
-use crate::target::{self, TargetSpec};
+use crate::target::{self, Target, TargetSpec};
 use crate::words::clock::Clock;
 use crate::words::geometry::BlockSize;
 use crate::words::monitor::Monitor;
@@ -141,6 +141,11 @@ fn make_private(directory: &Path) -> Result<(), SetupError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|source| SetupError::Secret { path: directory.to_owned(), source })
+}
+
+/// The target that is set; nothing of it is read yet.
+pub fn target(settings: &Settings) -> Arc<dyn Target> {
+    target::open(&settings.target)
 }
 
 /// Looks whether there is a repository, without opening it.

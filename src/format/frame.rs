@@ -48,11 +48,12 @@ pub enum FrameKind {
     Withdrawing = 11,
     Tombstone = 12,
     KeyRing = 13,
+    Damage = 14,
 }
 
 impl FrameKind {
     /// Every kind, in order of number.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Data,
         Self::Map,
         Self::Version,
@@ -66,6 +67,7 @@ impl FrameKind {
         Self::Withdrawing,
         Self::Tombstone,
         Self::KeyRing,
+        Self::Damage,
     ];
 
     /// Its number on disk.
@@ -104,6 +106,7 @@ impl std::fmt::Display for FrameKind {
             Self::Withdrawing => "withdrawing verdict",
             Self::Tombstone => "tombstone",
             Self::KeyRing => "key ring",
+            Self::Damage => "damage report",
         })
     }
 }

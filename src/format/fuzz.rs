@@ -7,13 +7,13 @@ use crate::format::node::MapNode;
 use crate::format::repository::UncheckedHeader;
 use crate::format::ring::Ring;
 use crate::format::slot::Slot;
-use crate::format::{attribute, condemned, fragment, pack, record};
+use crate::format::{attribute, condemned, damage, fragment, pack, record};
 
 /// A fuzz body: panics when a promise is broken.
 pub type Body = fn(&[u8]);
 
 /// Every body, with its name.
-pub const BODIES: [(&str, Body); 12] = [
+pub const BODIES: [(&str, Body); 13] = [
     ("frame", frame_header),
     ("node", node),
     ("pack_ends", pack_ends),
@@ -23,6 +23,7 @@ pub const BODIES: [(&str, Body); 12] = [
     ("record", records),
     ("attribute", attributes),
     ("condemned", condemned_batch),
+    ("damage", damage_report),
     ("repository", repository),
     ("slot", slot),
     ("ring", ring),
@@ -100,6 +101,13 @@ pub fn attributes(bytes: &[u8]) {
 pub fn condemned_batch(bytes: &[u8]) {
     if let Ok(packs) = condemned::decode(bytes) {
         assert_eq!(condemned::encode(&packs), bytes);
+    }
+}
+
+/// Damage reports.
+pub fn damage_report(bytes: &[u8]) {
+    if let Ok(report) = damage::decode(bytes) {
+        assert_eq!(damage::encode(&report), bytes);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where each object stands on the target. Every name follows from the object, so a name can be made without looking and
 //! a listing tells what is there without opening anything.
 
-use crate::words::ids::{BatchId, EntryId, FragmentId, KeyVersion, PackId, SlotId, Uid};
+use crate::words::ids::{BatchId, DamageId, EntryId, FragmentId, KeyVersion, PackId, SlotId, Uid};
 use crate::words::record::RecordKind;
 use std::fmt;
 
@@ -29,6 +29,8 @@ pub const TOMBSTONES: &str = "tombstones/";
 pub const ATTRIBUTES: &str = "attributes/";
 /// Condemned batches.
 pub const CONDEMNED: &str = "condemned/";
+/// Damage reports.
+pub const DAMAGE: &str = "damage/";
 /// Unfinished uploads of directory targets; never read.
 pub const TMP: &str = "tmp/";
 
@@ -38,7 +40,8 @@ const RING: &str = "keys/ring-";
 /// The directories of a repository, parents before children, without a trailing slash. `init` makes all of them and nothing
 /// makes one later: writing to a target whose file system is not mounted must fail, not fill the mount point.
 pub fn directories() -> Vec<String> {
-    let flat = [KEYS, PACKS, INDEX, VERSIONS, DRAFTS, PINS, OK, WITHDRAWING, TOMBSTONES, ATTRIBUTES, CONDEMNED, TMP];
+    let flat =
+        [KEYS, PACKS, INDEX, VERSIONS, DRAFTS, PINS, OK, WITHDRAWING, TOMBSTONES, ATTRIBUTES, CONDEMNED, DAMAGE, TMP];
     let flat = flat.iter().map(|prefix| prefix.trim_end_matches('/').to_owned());
     flat.chain((0..=255u8).map(|byte| format!("{PACKS}{byte:02x}"))).collect()
 }
@@ -165,6 +168,11 @@ pub fn condemned(batch: BatchId) -> ObjectKey {
     ObjectKey(format!("{CONDEMNED}{batch}"))
 }
 
+/// A damage report.
+pub fn damage(id: DamageId) -> ObjectKey {
+    ObjectKey(format!("{DAMAGE}{id}"))
+}
+
 /// What the name of an object says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -180,6 +188,7 @@ pub enum Object {
     Tombstone(Uid),
     Attribute(Uid, EntryId),
     Condemned(BatchId),
+    Damage(DamageId),
 }
 
 impl Object {
@@ -197,6 +206,7 @@ impl Object {
             Self::Tombstone(uid) => tombstone(uid),
             Self::Attribute(version, entry) => attribute(version, entry),
             Self::Condemned(batch) => condemned(batch),
+            Self::Damage(id) => damage(id),
         }
     }
 }
@@ -234,6 +244,7 @@ fn guess(text: &str) -> Option<Object> {
             Some(Object::Attribute(version.parse().ok()?, entry.parse().ok()?))
         }
         CONDEMNED => rest.parse().ok().map(Object::Condemned),
+        DAMAGE => rest.parse().ok().map(Object::Damage),
         _ => None,
     }
 }
@@ -271,6 +282,11 @@ pub fn parse_condemned(key: &ObjectKey) -> Option<BatchId> {
     parse(key).and_then(|object| if let Object::Condemned(id) = object { Some(id) } else { None })
 }
 
+/// The damage report a name names.
+pub fn parse_damage(key: &ObjectKey) -> Option<DamageId> {
+    parse(key).and_then(|object| if let Object::Damage(id) = object { Some(id) } else { None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +309,7 @@ mod tests {
             Object::Tombstone(uid),
             Object::Attribute(uid, EntryId::from_bytes([3; 16])),
             Object::Condemned(BatchId::from_bytes([4; 16])),
+            Object::Damage(DamageId::from_bytes([5; 16])),
         ];
         for object in objects {
             let key = object.key();
@@ -318,7 +335,7 @@ mod tests {
         for bad in ["", "/etc", "a//b", "a/", "../x", "a/./b", "a b", "a\\b", "é", long.as_str()] {
             assert!(ObjectKey::new(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(directories().len(), 12 + 256);
+        assert_eq!(directories().len(), 13 + 256);
         assert!(directories().iter().all(|directory| ObjectKey::new(directory).is_ok()));
     }
 }

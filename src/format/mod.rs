@@ -6,6 +6,7 @@
 pub mod attribute;
 mod bytes;
 pub mod condemned;
+pub mod damage;
 pub mod error;
 pub mod fragment;
 pub mod frame;

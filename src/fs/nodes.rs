@@ -109,11 +109,12 @@ pub enum StatusFile {
     Overlays,
     Config,
     Counters,
+    Scrub,
 }
 
 impl StatusFile {
     /// Every file.
-    pub const ALL: [Self; 4] = [Self::Drafts, Self::Overlays, Self::Config, Self::Counters];
+    pub const ALL: [Self; 5] = [Self::Drafts, Self::Overlays, Self::Config, Self::Counters, Self::Scrub];
 
     /// Its name in the directory.
     pub const fn file_name(self) -> &'static str {
@@ -122,6 +123,7 @@ impl StatusFile {
             Self::Overlays => "overlays",
             Self::Config => "config",
             Self::Counters => "counters",
+            Self::Scrub => "scrub",
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Publishing a version: what a finished draft, a backup command and an import have in common.
 
 use crate::image::Settled;
+use crate::ops::scrub::assess::Assessor;
+use crate::ops::scrub::mark::remark;
+use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::Attributes;
 use crate::words::clock::ClockExt;
@@ -36,6 +39,7 @@ pub struct Publication {
 pub fn publish_version(repo: &Repository, settled: &Settled, publication: Publication) -> Result<Record, RepoError> {
     let Publication { attributes, base, supersedes, draft, duration_ms, mut relatives } = publication;
     repo.check_name(&attributes.name)?;
+    let attributes = with_known_damage(repo, &settled.image, attributes)?;
     let newest = repo.catalog().versions_of(&attributes.name)?.last().map(|(created, _)| created.plus_millis(1));
     let now = repo.clock().now();
     let created = newest.map_or(now, |after| after.max(now));
@@ -58,6 +62,23 @@ pub fn publish_version(repo: &Repository, settled: &Settled, publication: Public
     };
     repo.publish(&record, &relatives)?;
     Ok(record)
+}
+
+/// A version that is made from a damaged one, without all of it being written anew, is damaged as well, and must say so from
+/// the beginning. Costs nothing while no damage is known, and otherwise a walk over the map.
+fn with_known_damage(repo: &Repository, image: &ImageRef, attributes: Attributes) -> Result<Attributes, RepoError> {
+    if repo.catalog().damaged()?.is_empty() {
+        return Ok(attributes);
+    }
+    let found = Assessor::new(repo, Interrupt::never()).assess(image).map_err(|error| match error {
+        OpsError::Repo(error) => error,
+        _ => RepoError::Stopped,
+    })?;
+    if found.lost_bytes == 0 {
+        return Ok(attributes);
+    }
+    let validity = remark(&attributes.validity, &found).unwrap_or(attributes.validity);
+    Ok(Attributes { validity, ..attributes })
 }
 
 #[cfg(test)]

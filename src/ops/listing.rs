@@ -2,6 +2,7 @@
 
 use crate::catalog::{Version, VersionSummary};
 use crate::ops::OpsError;
+use crate::ops::scrub::report::VersionFinding;
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{Attributes, Validity};
 use crate::words::ids::Uid;
@@ -79,6 +80,8 @@ pub struct VersionDetails {
     pub group: u32,
     pub mtime: String,
     pub stats: Stats,
+    /// How the last scrub on this host found it; `None` when none looked at it.
+    pub scrub: Option<VersionFinding>,
 }
 
 impl From<&Version> for VersionDetails {
@@ -100,6 +103,7 @@ impl From<&Version> for VersionDetails {
             group: file.gid,
             mtime: Stamp::from_millis(mtime_ms).to_millis_text(),
             stats: record.stats,
+            scrub: None,
         }
     }
 }

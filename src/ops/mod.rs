@@ -15,6 +15,7 @@ mod page_cache;
 pub mod rebuild;
 pub mod remove;
 pub mod restore;
+pub mod scrub;
 pub mod source;
 pub mod status;
 pub mod transfer;

@@ -41,6 +41,7 @@ impl Repository {
         core.learn_verdicts()?;
         core.learn_entries(&mut learned)?;
         core.learn_fragments(&mut learned.unreadable)?;
+        core.learn_damage(&mut learned.unreadable)?;
         self.learn_condemned()?;
         core.drop_published_drafts()?;
         core.warn_unreadable(&learned.unreadable);
@@ -132,6 +133,9 @@ impl Core {
             for uid in known {
                 let gone = self.target.get(&layout::record(kind, uid));
                 if matches!(gone, Err(TargetError::NotFound { .. })) {
+                    if let Some(text) = self.note_lost(uid)? {
+                        learned.unreadable.push(text);
+                    }
                     self.catalog.remove_record(uid)?;
                     learned.removed += 1;
                 }
@@ -215,7 +219,7 @@ impl Core {
     }
 
     /// Gets and opens an object. One that is gone or not authentic is `None` and noted; a target out of reach is an error.
-    fn fetch(
+    pub(super) fn fetch(
         &self,
         kind: FrameKind,
         key: &ObjectKey,

@@ -342,13 +342,6 @@ impl Shared {
         );
         parts.target.put(&layout::fragment(id), &[&sealed])?;
         parts.monitor.count(Counter::FragmentsPut, 1);
-        parts.catalog.absorb_fragment(id, &packs)?;
-        // These blocks now have a good copy, whatever became of an earlier one.
-        for (id, _) in parts.catalog.damaged()? {
-            if packs.iter().any(|pack| pack.blocks.iter().any(|block| block.id == id)) {
-                parts.catalog.clear_damaged(&id)?;
-            }
-        }
-        Ok(())
+        Ok(parts.catalog.absorb_fragment(id, &packs)?)
     }
 }

@@ -39,7 +39,7 @@ impl Repository {
         Ok(PackContents { pack: id, kind, size_bytes: bytes.len() as u64, blocks: pack::rescan(&bytes) })
     }
 
-    fn read_footer(&self, id: PackId, size_bytes: u64) -> Result<PackContents, RepoError> {
+    pub(super) fn read_footer(&self, id: PackId, size_bytes: u64) -> Result<PackContents, RepoError> {
         let key = layout::pack(id);
         let target = &self.core.target;
         let format = |error| RepoError::format(key.as_str())(error);

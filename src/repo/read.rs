@@ -82,7 +82,8 @@ impl Core {
         Err(RepoError::Damaged { id: *id, detail: "the index knows no copy of it".into() })
     }
 
-    /// Tries one copy after the other. Damage is remembered; a target out of reach is not damage.
+    /// Tries one copy after the other. Bad ones are remembered, even where another is good: nothing may come to rely on them alone. A
+    /// target out of reach is not damage.
     fn read_copies(
         &self,
         kind: BlockKind,
@@ -96,17 +97,25 @@ impl Core {
                 Ok(()) => return Ok(()),
                 Err(error @ RepoError::Target(_)) if !is_loss(&error) => return Err(error),
                 Err(error) => {
+                    let problem = format!("{} offset {}: {error}", layout::pack(location.pack), location.offset);
+                    self.note_bad(id, &location, &problem);
                     let comma = if detail.is_empty() { "" } else { "; " };
-                    let _ =
-                        write!(detail, "{comma}{} offset {}: {error}", layout::pack(location.pack), location.offset);
+                    let _ = write!(detail, "{comma}{problem}");
                 }
             }
         }
         self.monitor.count(Counter::Damage, 1);
-        if let Err(error) = self.catalog.mark_damaged(id, &detail) {
+        Err(RepoError::Damaged { id: *id, detail })
+    }
+
+    /// Copies in condemned packs may go at any time; that is no damage.
+    fn note_bad(&self, id: &BlockId, location: &Location, problem: &str) {
+        let noted = self.catalog.is_condemned(&location.pack).and_then(|condemned| {
+            if condemned { Ok(()) } else { self.catalog.note_bad(&location.pack, &[(*id, problem.to_owned())]) }
+        });
+        if let Err(error) = noted {
             tracing::error!("block {id} is damaged, but that could not be noted: {error}");
         }
-        Err(RepoError::Damaged { id: *id, detail })
     }
 
     fn read_copy(

@@ -66,7 +66,7 @@ impl Core {
             self.monitor.count(Counter::BlocksHole, 1);
             return Ok(Placed { id: BlockId::HOLE, placement: Placement::Hole, pack: None });
         };
-        if id == base && !self.is_damaged(&id)? {
+        if id == base && !self.catalog.is_damaged(&id)? {
             self.monitor.count(Counter::BlocksUnchanged, 1);
             return Ok(Placed { id, placement: Placement::Unchanged, pack: None });
         }
@@ -89,7 +89,8 @@ impl Core {
             return Ok(known(Some(no)));
         }
         self.monitor.count(Counter::IndexLookups, 1);
-        if self.catalog.has_location(&id)? && !self.is_damaged(&id)? {
+        // Never deduplicate against copies that are known to be bad.
+        if self.catalog.has_sound_location(&id)? {
             self.monitor.count(Counter::BlocksDeduplicated, 1);
             return Ok(known(None));
         }
@@ -106,11 +107,6 @@ impl Core {
             let sealed_bytes = u32::try_from(frame.len()).expect("a frame is at most a few MiB");
             Ok(Placed { id, placement: Placement::Stored { sealed_bytes }, pack: Some(no) })
         })
-    }
-
-    /// Never deduplicate against a block that is known to be bad.
-    fn is_damaged(&self, id: &BlockId) -> Result<bool, RepoError> {
-        Ok(self.catalog.is_damaged(id)?)
     }
 }
 

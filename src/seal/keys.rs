@@ -100,6 +100,18 @@ pub fn unlock(
     Ok(Sealer::new(Keyring::new(header, root, rings)?, clock.clone()))
 }
 
+/// Whether `header` is the header of the repository that is unlocked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_header(sealer: &Sealer, header: &[u8]) -> Result<(), KeyError> {
+    let unchecked = UncheckedHeader::decode(header)?;
+    let repo = unchecked.claimed_repo();
+    let root = sealer.keyring().root();
+    let checked = unchecked.check(|bytes, mac| header_mac(root, &sealer.repo(), bytes).verify_slice(mac).is_ok());
+    checked.filter(|header| header == sealer.header()).map(drop).ok_or(KeyError::HeaderMac { repo })
+}
+
 fn header_mac(root: &Key, repo: &RepoId, bytes: &[u8]) -> Hmac<Sha256> {
     let key = derive(root, repo, derive::HEADER_MAC);
     Hmac::<Sha256>::new_from_slice(&*key).expect("HMAC takes keys of any length").chain_update(bytes)

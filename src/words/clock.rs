@@ -1,6 +1,6 @@
 //! The one door to time and randomness, so that tests can hold both.
 
-use crate::words::ids::{BatchId, DraftId, EntryId, FragmentId, HostId, RepoId, SlotId, Uid};
+use crate::words::ids::{BatchId, DamageId, DraftId, EntryId, FragmentId, HostId, RepoId, SlotId, Uid};
 use crate::words::stamp::Stamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,6 +48,10 @@ pub trait ClockExt: Clock {
     /// A fresh batch id.
     fn batch_id(&self) -> BatchId {
         BatchId::from_uuid(self.uuid())
+    }
+    /// A fresh id of a damage report.
+    fn damage_id(&self) -> DamageId {
+        DamageId::from_uuid(self.uuid())
     }
     /// A fresh slot id.
     fn slot_id(&self) -> SlotId {

@@ -170,6 +170,11 @@ uuid_id!(
     "condemned batch id"
 );
 uuid_id!(
+    /// One report of damage.
+    DamageId,
+    "damage report id"
+);
+uuid_id!(
     /// One key slot.
     SlotId,
     "key slot id"

@@ -3,6 +3,7 @@
 
 pub mod attribute;
 pub mod clock;
+pub mod damage;
 pub mod geometry;
 pub mod ids;
 pub mod monitor;

@@ -4,10 +4,11 @@ use crate::samples::{block, entry, name, pack, pack_id, record, uid};
 use backyfs::catalog::{Catalog, Child};
 use backyfs::words::attribute::{AttributeChange, AttributeEntry, Attributes, Validity, fold};
 use backyfs::words::clock::{SystemClock, TestClock};
+use backyfs::words::damage::DamageReport;
 use backyfs::words::geometry::MapDepth;
-use backyfs::words::ids::{BatchId, BlockId, EntryId, FragmentId, PackId, Uid};
+use backyfs::words::ids::{BatchId, BlockId, DamageId, EntryId, FragmentId, HostId, PackId, Uid};
 use backyfs::words::name::Name;
-use backyfs::words::record::{Location, PackContents, Record, RecordKind, Verdict};
+use backyfs::words::record::{BlockKind, Location, PackContents, Record, RecordKind, Verdict};
 use backyfs::words::stamp::Stamp;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +32,10 @@ enum Op {
     RemoveTombstone(u64),
     Entry(u64, u64, u64, AttributeChange),
     Checked(u64),
-    Damage(u64, bool),
+    Bad(u64, u64),
+    ForgetBad(u64),
+    Report(u64, u64, u64),
+    Unreport(u64),
     Hide(usize, bool),
     Reopen,
     Clear,
@@ -65,7 +69,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..UIDS).prop_map(Op::RemoveTombstone),
         6 => (0..UIDS, 1..5u64, 0..40u64, change()).prop_map(|(u, l, e, c)| Op::Entry(u, l, e, c)),
         1 => (0..4u64).prop_map(Op::Checked),
-        1 => (0..BLOCKS, any::<bool>()).prop_map(|(b, on)| Op::Damage(b, on)),
+        1 => (0..BLOCKS, 0..PACKS).prop_map(|(b, p)| Op::Bad(b, p)),
+        1 => (0..PACKS).prop_map(Op::ForgetBad),
+        1 => (0..3u64, 0..PACKS, 0..BLOCKS).prop_map(|(r, p, b)| Op::Report(r, p, b)),
+        1 => (0..3u64).prop_map(Op::Unreport),
         1 => (0..NAMES.len(), any::<bool>()).prop_map(|(n, on)| Op::Hide(n, on)),
         1 => Just(Op::Reopen),
         1 => prop::bool::weighted(0.1).prop_map(|clear| if clear { Op::Clear } else { Op::Reopen }),
@@ -99,7 +106,9 @@ struct Model {
     verdicts: BTreeMap<Uid, Verdict>,
     tombstones: BTreeSet<Uid>,
     entries: BTreeMap<(Uid, u64, EntryId), AttributeEntry>,
-    damaged: BTreeSet<BlockId>,
+    /// Bad copies, and whether a report names them.
+    bad: BTreeMap<(BlockId, PackId), bool>,
+    reports: BTreeMap<DamageId, DamageReport>,
     hidden: BTreeSet<Name>,
 }
 
@@ -135,8 +144,18 @@ impl Model {
                 Location { pack, offset, frame_len, plain_len }
             })
             .collect();
-        found.sort();
+        found.sort_by_key(|at| (self.bad.contains_key(&(*id, at.pack)), *at));
         found
+    }
+
+    /// Bad copies that are not condemned, and no other.
+    fn is_damaged(&self, id: &BlockId) -> bool {
+        let bad = self.bad.keys().any(|(block, pack)| block == id && !self.condemned.contains(pack));
+        bad && !self.is_sound(id)
+    }
+
+    fn is_sound(&self, id: &BlockId) -> bool {
+        self.locations(id, false).iter().any(|at| !self.bad.contains_key(&(*id, at.pack)))
     }
 
     fn folded(&self, uid: Uid) -> Attributes {
@@ -266,13 +285,36 @@ impl Pair {
                 assert!(catalog.is_checked(&block(*number), MapDepth::for_blocks(1), &fingerprint).unwrap());
                 assert!(!catalog.is_checked(&block(*number), MapDepth::for_blocks(5000), &fingerprint).unwrap());
             }
-            Op::Damage(number, true) => {
-                catalog.mark_damaged(&block(*number), "a bit flipped").unwrap();
-                model.damaged.insert(block(*number));
+            Op::Bad(number, pack) => {
+                catalog.note_bad(&pack_id(*pack), &[(block(*number), "a bit flipped".to_owned())]).unwrap();
+                model.bad.entry((block(*number), pack_id(*pack))).or_insert(false);
             }
-            Op::Damage(number, false) => {
-                catalog.clear_damaged(&block(*number)).unwrap();
-                model.damaged.remove(&block(*number));
+            Op::ForgetBad(pack) => {
+                catalog.forget_noted(&pack_id(*pack), &BTreeSet::from([block(1)])).unwrap();
+                model.bad.retain(|(id, at), reported| *reported || *at != pack_id(*pack) || *id == block(1));
+            }
+            Op::Report(number, pack, first) => {
+                let id = DamageId::from_bytes([*number as u8; 16]);
+                if model.reports.contains_key(&id) {
+                    return;
+                }
+                let blocks = vec![block(*first), block((first + 1) % BLOCKS)];
+                let (pack, kind, host, at) = (pack_id(*pack), BlockKind::Data, HostId::NIL, Stamp::from_millis(1));
+                let report = DamageReport { pack, kind, host, at, reason: "it is gone".to_owned(), blocks };
+                catalog.absorb_damage(id, &report).unwrap();
+                model.bad.extend(report.blocks.iter().map(|block| ((*block, pack), true)));
+                model.reports.insert(id, report);
+            }
+            Op::Unreport(number) => {
+                let id = DamageId::from_bytes([*number as u8; 16]);
+                catalog.forget_damage(id).unwrap();
+                let Some(gone) = model.reports.remove(&id) else { return };
+                let still = |block: &BlockId| {
+                    model.reports.values().any(|report| report.pack == gone.pack && report.blocks.contains(block))
+                };
+                for block in gone.blocks.iter().filter(|block| !still(block)) {
+                    model.bad.remove(&(*block, gone.pack));
+                }
             }
             Op::Hide(number, true) => {
                 catalog.hide_name(&name(NAMES[*number])).unwrap();
@@ -289,8 +331,9 @@ impl Pair {
             }
             Op::Clear => {
                 catalog.clear().unwrap();
-                let (damaged, hidden) = (std::mem::take(&mut model.damaged), std::mem::take(&mut model.hidden));
-                *model = Model { damaged, hidden, ..Model::default() };
+                let (mut bad, hidden) = (std::mem::take(&mut model.bad), std::mem::take(&mut model.hidden));
+                bad.retain(|_, reported| !*reported);
+                *model = Model { bad, hidden, ..Model::default() };
             }
         }
     }
@@ -323,9 +366,13 @@ impl Pair {
             let mut all = model.locations(id, true);
             all.sort_by_key(|at| model.condemned.contains(&at.pack));
             assert_eq!(catalog.all_locations(id).unwrap(), all);
-            assert_eq!(catalog.any_damaged().unwrap(), !model.damaged.is_empty());
-            assert_eq!(catalog.is_damaged(id).unwrap(), model.damaged.contains(id));
+            assert_eq!(catalog.is_damaged(id).unwrap(), model.is_damaged(id));
+            assert_eq!(catalog.has_sound_location(id).unwrap(), model.is_sound(id));
         }
+        assert_eq!(catalog.damage_reports().unwrap(), model.reports);
+        let bad: BTreeMap<_, _> =
+            catalog.bad_copies().unwrap().into_iter().map(|c| ((c.block, c.pack), c.is_reported)).collect();
+        assert_eq!(bad, model.bad);
         assert_eq!(catalog.without_location(&ids).unwrap(), missing);
         for number in 0..PACKS + 2 {
             assert_eq!(catalog.is_condemned(&pack_id(number)).unwrap(), model.condemned.contains(&pack_id(number)));

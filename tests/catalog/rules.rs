@@ -118,7 +118,7 @@ fn what_is_local_stays_when_the_rest_is_cleared() {
     let host = catalog.host_id().unwrap();
     catalog.put_record(&record(1, RecordKind::Version, "vm", 0), Verdict::Confirmed).unwrap();
     catalog.hide_name(&name("vm")).unwrap();
-    catalog.mark_damaged(&block(1), "a bit flipped").unwrap();
+    catalog.note_bad(&pack_id(1), &[(block(1), "a bit flipped".to_owned())]).unwrap();
     catalog.set_meta("cursor", b"12").unwrap();
     catalog.clear().unwrap();
     drop(catalog);
@@ -126,6 +126,7 @@ fn what_is_local_stays_when_the_rest_is_cleared() {
     assert_eq!((catalog.host_id().unwrap(), catalog.version_uids().unwrap()), (host, vec![]));
     assert_eq!(catalog.hidden().unwrap(), [name("vm")]);
     assert_eq!(catalog.damaged().unwrap(), [(block(1), "a bit flipped".to_owned())]);
+    assert!(catalog.is_damaged(&block(1)).unwrap() && !catalog.has_sound_location(&block(1)).unwrap());
     assert_eq!(catalog.get_meta("cursor").unwrap().as_deref(), Some(&b"12"[..]));
     catalog.remove_meta("cursor").unwrap();
     assert_eq!(catalog.get_meta("cursor").unwrap(), None);

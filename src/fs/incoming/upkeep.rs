@@ -2,8 +2,9 @@
 
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::commit::Purpose;
+use crate::ops::{Interrupt, scrub};
 use crate::words::record::RecordKind;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_secs(1);
 /// A draft that grows is made durable this often, so that a crash costs little of a long copy.
 const DURABLE_EVERY: Duration = Duration::from_secs(20);
+/// Damage that was met while reading is reported this often.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Drafts are looked through for expired ones this often.
 const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
@@ -61,6 +64,30 @@ impl Incoming {
         }
     }
 
+    /// Tells the other hosts of damage that readers met, and marks the versions that have it. On a thread of its own, because that
+    /// walks over maps; drafts must not wait for it.
+    fn report_damage(&self) {
+        static BUSY: AtomicBool = AtomicBool::new(false);
+        let noted = self.repo.catalog().bad_copies();
+        let is_news = noted.is_ok_and(|noted| noted.iter().any(|copy| !copy.is_reported));
+        if !is_news || BUSY.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (repo, busy) = (Arc::clone(&self.repo), Busy(&BUSY));
+        let started = std::thread::Builder::new().name("report-damage".into()).spawn(move || {
+            let _busy = busy;
+            match scrub::publish_noted(&repo, &Interrupt::never()) {
+                Ok(_) => {
+                    tracing::warn!("damage was found by reading: the versions that have it are marked; scrub the rest")
+                }
+                Err(error) => tracing::warn!("damage that was found could not be reported yet: {error}"),
+            }
+        });
+        if let Err(error) = started {
+            tracing::warn!("damage that was found could not be reported yet: {error}");
+        }
+    }
+
     /// Removes drafts that were never published and are older than allowed. One that is open is in use, however old.
     fn expire_drafts(&self) {
         let before =
@@ -83,8 +110,17 @@ impl Incoming {
     }
 }
 
+/// Clears a flag when it goes.
+struct Busy(&'static AtomicBool);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 fn keep_up(me: &Weak<Incoming>) {
-    let (mut durable, mut expired) = (Instant::now(), None::<Instant>);
+    let (mut durable, mut noted, mut expired) = (Instant::now(), Instant::now(), None::<Instant>);
     loop {
         std::thread::sleep(TICK);
         let Some(incoming) = me.upgrade() else { return };
@@ -95,6 +131,10 @@ fn keep_up(me: &Weak<Incoming>) {
         if durable.elapsed() >= DURABLE_EVERY {
             incoming.make_all_durable();
             durable = Instant::now();
+        }
+        if noted.elapsed() >= REPORT_EVERY {
+            incoming.report_damage();
+            noted = Instant::now();
         }
         if expired.is_none_or(|at| at.elapsed() >= EXPIRE_EVERY) {
             incoming.expire_drafts();

@@ -5,7 +5,7 @@ use crate::fs::nodes::StatusFile;
 use crate::fs::seam::Answer;
 use crate::fs::trees::Trees;
 use crate::image::overlay::OverlayFile;
-use crate::ops::overlays;
+use crate::ops::{overlays, scrub};
 use crate::words::stamp::Stamp;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -33,7 +33,7 @@ impl Status {
         let source = match file {
             StatusFile::Config => &self.config,
             StatusFile::Counters => &self.counters,
-            StatusFile::Overlays | StatusFile::Drafts => return,
+            StatusFile::Overlays | StatusFile::Drafts | StatusFile::Scrub => return,
         };
         let _ = source.set(text);
     }
@@ -61,6 +61,16 @@ impl Trees {
             StatusFile::Overlays => self.overlays_text(),
             StatusFile::Config => made(&self.status.config),
             StatusFile::Counters => made(&self.status.counters),
+            StatusFile::Scrub => self.scrub_text(),
+        }
+    }
+
+    /// What the last scrub of this host found.
+    fn scrub_text(&self) -> String {
+        match scrub::report::last(&self.repo) {
+            Ok(Some(report)) => report.text(),
+            Ok(None) => "this host has not scrubbed yet: run `backyfs scrub`\n".to_owned(),
+            Err(error) => format!("the last scrub cannot be shown: {error}\n"),
         }
     }
 
