@@ -216,6 +216,11 @@ fn open_with(
     clock: &Arc<dyn Clock>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Arc<Repository>, RepoError> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let readers = match settings.target {
+        TargetSpec::Dir(_) => cores,
+        TargetSpec::S3(_) => settings.s3.concurrency.max(cores),
+    };
     Repository::open(OpenSettings {
         target: target(settings)?,
         secret,
@@ -223,7 +228,8 @@ fn open_with(
         memory_bytes: settings.memory_bytes,
         clock: Arc::clone(clock),
         monitor: Arc::clone(monitor),
-        workers: std::thread::available_parallelism().map_or(2, usize::from),
+        workers: cores,
+        readers,
     })
 }
 

@@ -167,6 +167,7 @@ mod tests {
         // Three were paid for before the fourth could go.
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(250), "{took:?}");
+        let throttle = Arc::new(Throttle::default());
         throttle.set(Some(10));
         throttle.wait(1000);
         let waiter = std::thread::spawn({

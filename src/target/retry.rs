@@ -141,7 +141,7 @@ impl<T: Target> Target for RetryTarget<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Crash, DirTarget, Fault, FaultTarget, conformance};
+    use crate::target::{DirTarget, Fault, FaultTarget, conformance};
 
     fn key(text: &str) -> ObjectKey {
         ObjectKey::new(text).unwrap()

@@ -21,7 +21,7 @@ impl S3Target {
                     continue;
                 }
                 if let Ok(key) = ObjectKey::new(name) {
-                    found.push(ObjectInfo { key, size_bytes: object.size });
+                    found.push(ObjectInfo { key, size_bytes: Some(object.size) });
                 }
             }
             true
