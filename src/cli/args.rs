@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::cli::args_s3::Distant;
 use crate::control::Key;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ pub struct Globals {
     /// Configuration file [default: /etc/backyfs.toml, or ~/.config/backyfs.toml for users]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<String>,
-    /// Where the repository is, for example dir:/srv/backup [default: one in the state directory]
+    /// Where the repository is, dir:/srv/backup or s3://bucket/prefix [default: one in the state directory]
     #[arg(long, global = true)]
     pub target: Option<String>,
     /// Local state [default: /var/lib/backyfs, or ~/.local/state/backyfs for users]
@@ -65,6 +66,8 @@ pub struct Globals {
     /// Let other users use the mount, as far as owner and mode allow [default: no]
     #[arg(long, global = true, value_name = "YES|NO", num_args = 0..=1, default_missing_value = "yes", require_equals = true)]
     pub allow_other: Option<String>,
+    #[command(flatten)]
+    pub distant: Distant,
     /// Print JSON
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
@@ -93,7 +96,8 @@ impl Globals {
             (Key::LogFile, &self.log_file),
             (Key::AllowOther, &self.allow_other),
         ];
-        given.into_iter().filter_map(|(key, text)| Some((key, text.clone()?))).collect()
+        let given = given.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
+        given.chain(self.distant.settings()).collect()
     }
 }
 

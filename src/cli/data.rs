@@ -75,7 +75,7 @@ pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
         start: if args.resume { Start::Resume } else { Start::Anew },
         holes: if args.sparse == "no" { Holes::Allocate } else { Holes::Keep },
         on_damage,
-        threads: std::thread::available_parallelism().map_or(2, usize::from),
+        threads: repo.readers(),
     };
     let is_stream = args.destination.as_os_str() == "-";
     let restored = if is_stream {

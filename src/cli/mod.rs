@@ -1,6 +1,7 @@
 //! The command line: translates arguments to verbs and their results to text or JSON.
 
 mod args;
+mod args_s3;
 mod change;
 mod data;
 mod exchange;

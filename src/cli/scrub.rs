@@ -81,7 +81,7 @@ fn keyless(context: &Context, args: &Scrub, options: KeylessOptions) -> anyhow::
     crate::cli::setup::default_broken_pipe();
     let settings = context.settings(&[])?;
     let progress = context.progress(Unit::Bytes);
-    let scrubbed = keyless::scrub(&*session::target(&settings), &options, &progress, &interrupt());
+    let scrubbed = keyless::scrub(&*session::target(&settings)?, &options, &progress, &interrupt());
     progress.finish();
     let (report, is_finished) = scrubbed?;
     if context.globals.json {

@@ -1,8 +1,12 @@
 //! The configuration file: TOML, one key for each setting.
 
 use crate::control::given::{Given, Key, Origin, SettingsError};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
+
+/// Tables, whose keys are settings that begin with the table's name and a dash.
+const TABLES: [&str; 1] = ["s3"];
 
 /// Reads a file.
 ///
@@ -13,7 +17,14 @@ pub fn read(path: &Path) -> Result<Vec<Given>, SettingsError> {
         .map_err(|error| SettingsError::FileUnreadable { path: path.to_owned(), problem: error.to_string() })?;
     // Relative paths in it are relative to where it lies.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    parse(&text, &path)
+    let given = parse(&text, &path)?;
+    if given.iter().any(|given| given.key.is_secret()) {
+        let mode = std::fs::metadata(&path).map_or(0, |metadata| metadata.mode() & 0o7777);
+        if mode & 0o077 != 0 {
+            return Err(SettingsError::Exposed { path, mode });
+        }
+    }
+    Ok(given)
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<Given>, SettingsError> {
@@ -24,13 +35,25 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Given>, SettingsError> {
         failed(line, error.message().to_owned())
     })?;
     let mut given = Vec::new();
+    let mut add = |name: &str, line: usize, value: &DeValue| {
+        let known = Key::ALL.into_iter().find(|key| key.name() == name && *key != Key::Config);
+        let key = known.ok_or_else(|| failed(line, format!("there is no setting {name:?}")))?;
+        let text = plain(value).ok_or_else(|| failed(line, format!("{} takes a text or a number", key.name())))?;
+        given.push(Given { key, text, origin: Origin::File { path: path.to_owned(), line } });
+        Ok::<(), SettingsError>(())
+    };
     for (name, value) in table.get_ref() {
         let line = line_of(name.span().start);
-        let known = Key::ALL.into_iter().find(|key| key.name() == name.get_ref().as_ref() && *key != Key::Config);
-        let key = known.ok_or_else(|| failed(line, format!("there is no setting {:?}", name.get_ref())))?;
-        let text = plain(value.get_ref());
-        let text = text.ok_or_else(|| failed(line, format!("{} takes a text or a number", key.name())))?;
-        given.push(Given { key, text, origin: Origin::File { path: path.to_owned(), line } });
+        match value.get_ref() {
+            // `[s3]` with `endpoint` below is `s3-endpoint`.
+            DeValue::Table(below) if TABLES.contains(&name.get_ref().as_ref()) => {
+                for (inner, value) in below {
+                    let line = line_of(inner.span().start);
+                    add(&format!("{}-{}", name.get_ref(), inner.get_ref()), line, value.get_ref())?;
+                }
+            }
+            value => add(name.get_ref().as_ref(), line, value)?,
+        }
     }
     Ok(given)
 }
@@ -76,5 +99,6 @@ mod tests {
         assert!(errors("memory = 1\nmemory = 2\n").starts_with("/c.toml line 2: "));
         assert!(errors("[target]\nx = 1\n").contains("takes a text or a number"));
         assert!(errors("config = '/x'\n").contains("no setting"));
+        assert_eq!(errors("[s3]\nregion = 'x'\nregoin = 'y'\n"), "/c.toml line 3: there is no setting \"s3-regoin\"");
     }
 }

@@ -1,6 +1,7 @@
 //! The settings in force, for people.
 
 use crate::control::{Key, Settings};
+use crate::target::s3::CredentialSource;
 use std::fmt::Write as _;
 use toml::Value;
 
@@ -26,6 +27,31 @@ impl Settings {
         line(Key::DraftExpireDays, (self.draft_expire.as_secs() / 86_400).to_string().into());
         line(Key::LogFile, path(&self.log_file));
         line(Key::AllowOther, self.allow_other.into());
+        let s3 = &self.s3;
+        for (key, value) in [(Key::S3Endpoint, &s3.endpoint), (Key::S3StorageClass, &s3.storage_class)] {
+            if let Some(value) = value {
+                line(key, value.clone().into());
+            }
+        }
+        line(Key::S3Region, s3.region.clone().into());
+        line(Key::S3Style, super::s3::style_name(s3.style).into());
+        match &s3.credentials {
+            // What an access key opens is not shown, and neither is the key.
+            CredentialSource::None | CredentialSource::Given(_) => {}
+            CredentialSource::File { path: file, profile } => {
+                line(Key::S3CredentialsFile, path(file));
+                line(Key::S3Profile, profile.clone().into());
+            }
+        }
+        if let Some(file) = &s3.ca_file {
+            line(Key::S3CaFile, path(file));
+        }
+        line(Key::S3Concurrency, (s3.concurrency as i64).into());
+        line(Key::S3ConnectTimeout, format!("{}s", s3.connect_timeout.as_secs()).into());
+        line(Key::S3Timeout, format!("{}s", s3.timeout.as_secs()).into());
+        for (key, throttle) in [(Key::UploadLimit, &self.limits.upload), (Key::DownloadLimit, &self.limits.download)] {
+            line(key, throttle.rate().map_or("none".into(), |rate| rate.to_string()).into());
+        }
         text
     }
 }
@@ -33,7 +59,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::settings::Surroundings;
+    use crate::control::values::Surroundings;
 
     #[test]
     fn what_is_shown_can_be_the_configuration_file() {
@@ -51,12 +77,24 @@ mod tests {
             text(Key::CommitTimeout, "90s"),
             text(Key::DraftExpireDays, "4"),
             text(Key::AllowOther, "yes"),
+            text(Key::S3Endpoint, "http://127.0.0.1:1"),
+            text(Key::S3Region, "eu-west-1"),
+            text(Key::S3Style, "virtual"),
+            text(Key::S3CredentialsFile, "/c"),
+            text(Key::S3Profile, "other"),
+            text(Key::S3CaFile, "/ca.pem"),
+            text(Key::S3StorageClass, "STANDARD_IA"),
+            text(Key::S3Concurrency, "3"),
+            text(Key::S3ConnectTimeout, "4s"),
+            text(Key::S3Timeout, "5s"),
+            text(Key::UploadLimit, "10M"),
         ];
         std::fs::write(&file, "").unwrap();
         let shown = Settings::resolve(&flags, &[], &surroundings).unwrap().describe();
         std::fs::write(&file, &shown).unwrap();
         assert_eq!(Settings::resolve(&flags[..1], &[], &surroundings).unwrap().describe(), shown);
-        // `config` says where the file is, and two ways to open a repository need not both be set.
-        assert_eq!(shown.lines().count(), Key::ALL.len() - 2, "{shown}");
+        // `config` says where the file is, two ways to open a repository need not both be set, and a file of credentials stands
+        // for access key, secret key and session token.
+        assert_eq!(shown.lines().count(), Key::ALL.len() - 5, "{shown}");
     }
 }

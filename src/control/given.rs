@@ -19,11 +19,26 @@ pub enum Key {
     DraftExpireDays,
     LogFile,
     AllowOther,
+    S3Endpoint,
+    S3Region,
+    S3Style,
+    S3AccessKey,
+    S3SecretKey,
+    S3SessionToken,
+    S3CredentialsFile,
+    S3Profile,
+    S3CaFile,
+    S3StorageClass,
+    S3Concurrency,
+    S3ConnectTimeout,
+    S3Timeout,
+    UploadLimit,
+    DownloadLimit,
 }
 
 impl Key {
     /// Every one.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 27] = [
         Self::Config,
         Self::Target,
         Self::StateDir,
@@ -36,6 +51,21 @@ impl Key {
         Self::DraftExpireDays,
         Self::LogFile,
         Self::AllowOther,
+        Self::S3Endpoint,
+        Self::S3Region,
+        Self::S3Style,
+        Self::S3AccessKey,
+        Self::S3SecretKey,
+        Self::S3SessionToken,
+        Self::S3CredentialsFile,
+        Self::S3Profile,
+        Self::S3CaFile,
+        Self::S3StorageClass,
+        Self::S3Concurrency,
+        Self::S3ConnectTimeout,
+        Self::S3Timeout,
+        Self::UploadLimit,
+        Self::DownloadLimit,
     ];
 
     /// As in the configuration file, as a flag (after `--`) and as a mount option (before `=`).
@@ -53,6 +83,21 @@ impl Key {
             Self::DraftExpireDays => "draft-expire-days",
             Self::LogFile => "log-file",
             Self::AllowOther => "allow-other",
+            Self::S3Endpoint => "s3-endpoint",
+            Self::S3Region => "s3-region",
+            Self::S3Style => "s3-style",
+            Self::S3AccessKey => "s3-access-key",
+            Self::S3SecretKey => "s3-secret-key",
+            Self::S3SessionToken => "s3-session-token",
+            Self::S3CredentialsFile => "s3-credentials-file",
+            Self::S3Profile => "s3-profile",
+            Self::S3CaFile => "s3-ca-file",
+            Self::S3StorageClass => "s3-storage-class",
+            Self::S3Concurrency => "s3-concurrency",
+            Self::S3ConnectTimeout => "s3-connect-timeout",
+            Self::S3Timeout => "s3-timeout",
+            Self::UploadLimit => "upload-limit",
+            Self::DownloadLimit => "download-limit",
         }
     }
 
@@ -69,7 +114,21 @@ impl Key {
 
     /// Whether it is the path of something: a relative one is taken from where it is written.
     pub const fn is_path(self) -> bool {
-        matches!(self, Self::Config | Self::StateDir | Self::KeyFile | Self::PassphraseFile | Self::LogFile)
+        matches!(
+            self,
+            Self::Config
+                | Self::StateDir
+                | Self::KeyFile
+                | Self::PassphraseFile
+                | Self::LogFile
+                | Self::S3CredentialsFile
+                | Self::S3CaFile
+        )
+    }
+
+    /// Whether its value is nobody's business: it is never shown, and not taken where `ps` and /proc/mounts would show it.
+    pub const fn is_secret(self) -> bool {
+        matches!(self, Self::S3SecretKey | Self::S3SessionToken)
     }
 }
 
@@ -92,7 +151,7 @@ pub enum Origin {
 }
 
 /// A setting as written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Given {
     /// Which.
     pub key: Key,
@@ -100,6 +159,13 @@ pub struct Given {
     pub text: String,
     /// Where.
     pub origin: Origin,
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = if self.key.is_secret() { "..." } else { &self.text };
+        write!(f, "{self} = {text:?}")
+    }
 }
 
 impl fmt::Display for Given {
@@ -124,6 +190,10 @@ pub enum SettingsError {
     File { path: PathBuf, line: usize, problem: String },
     #[error("the configuration file {path} cannot be read: {problem}", path = .path.display())]
     FileUnreadable { path: PathBuf, problem: String },
+    #[error("{0}: a secret would be seen by everyone there; write it in a file only you can read")]
+    SecretInTheOpen(String),
+    #[error("{path} holds secrets and can be read by others (mode {mode:04o}): run `chmod 600 {path}` first", path = .path.display())]
+    Exposed { path: PathBuf, mode: u32 },
     #[error("mount option {0:?} is not known (see `backyfs mount --help`)")]
     MountOption(String),
     #[error("there is no home directory to keep local state in: set --state-dir or HOME")]

@@ -5,9 +5,11 @@ pub mod config_file;
 mod describe;
 pub mod given;
 pub mod key_file;
+mod s3;
 pub mod session;
 pub mod settings;
 pub mod sizes;
+pub mod values;
 
 pub use given::{Key, SettingsError};
 pub use session::SetupError;

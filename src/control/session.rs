@@ -100,7 +100,7 @@ pub fn init(settings: &Settings, parameters: &Parameters, clock: &Arc<dyn Clock>
     if settings.embedded {
         make_private(&settings.state_dir)?;
     }
-    let target = target::open(&settings.target);
+    let target = target(settings)?;
     let made = keys::Settings {
         block_size: parameters.block_size,
         zstd_level: parameters.zstd_level,
@@ -126,7 +126,7 @@ pub fn init(settings: &Settings, parameters: &Parameters, clock: &Arc<dyn Clock>
 /// # Errors
 /// When it cannot be made.
 pub fn make_embedded(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Option<PathBuf>, SetupError> {
-    let TargetSpec::Dir(directory) = &settings.target;
+    let TargetSpec::Dir(directory) = &settings.target else { return Ok(None) };
     if !settings.embedded || directory.symlink_metadata().is_ok() {
         return Ok(None);
     }
@@ -144,8 +144,11 @@ fn make_private(directory: &Path) -> Result<(), SetupError> {
 }
 
 /// The target that is set; nothing of it is read yet.
-pub fn target(settings: &Settings) -> Arc<dyn Target> {
-    target::open(&settings.target)
+///
+/// # Errors
+/// When the settings of S3 cannot be used.
+pub fn target(settings: &Settings) -> Result<Arc<dyn Target>, RepoError> {
+    Ok(target::open(&settings.target, &settings.target_options())?)
 }
 
 /// Looks whether there is a repository, without opening it.
@@ -153,7 +156,7 @@ pub fn target(settings: &Settings) -> Arc<dyn Target> {
 /// # Errors
 /// When there is none, or its target cannot be reached.
 pub fn probe(settings: &Settings) -> Result<(), SetupError> {
-    let target = target::open(&settings.target);
+    let target = target(settings)?;
     match target.get(&crate::format::layout::header()) {
         Ok(_) => Ok(()),
         Err(target::TargetError::NotFound { .. }) => Err(RepoError::NoRepository { target: target.describe() }.into()),
@@ -213,14 +216,20 @@ fn open_with(
     clock: &Arc<dyn Clock>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Arc<Repository>, RepoError> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let readers = match settings.target {
+        TargetSpec::Dir(_) => cores,
+        TargetSpec::S3(_) => settings.s3.concurrency.max(cores),
+    };
     Repository::open(OpenSettings {
-        target: target::open(&settings.target),
+        target: target(settings)?,
         secret,
         state_dir: settings.state_dir.clone(),
         memory_bytes: settings.memory_bytes,
         clock: Arc::clone(clock),
         monitor: Arc::clone(monitor),
-        workers: std::thread::available_parallelism().map_or(2, usize::from),
+        workers: cores,
+        readers,
     })
 }
 

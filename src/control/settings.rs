@@ -2,23 +2,16 @@
 //! beats the configuration file beats the default. docs/commands.md has the table.
 
 use crate::control::given::{Given, Key, Origin, SettingsError};
-use crate::control::{config_file, sizes};
+use crate::control::values::{self, Surroundings, Values, home};
+use crate::control::{config_file, s3};
 use crate::ops::remove::MIN_AGE_DAYS_DEFAULT;
 use crate::repo::MemoryPlan;
-use crate::target::TargetSpec;
+use crate::target::s3::Settings as S3Settings;
+use crate::target::{Limits, OpenOptions, Requests, TargetSpec};
 use crate::words::name::TemporaryNames;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-
-/// What the settings are read from, beside flags and mount options.
-pub struct Surroundings<'a> {
-    /// Environment variables.
-    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// Whether the defaults are those of the system or of a user.
-    pub is_root: bool,
-}
 
 /// Settings, each in force.
 #[derive(Debug, Clone)]
@@ -47,9 +40,25 @@ pub struct Settings {
     pub log_file: PathBuf,
     /// Whether other users may use the mount.
     pub allow_other: bool,
+    /// How to get to S3.
+    pub s3: S3Settings,
+    /// Bandwidth. Can be changed while it is in use.
+    pub limits: Arc<Limits>,
+    /// Counts what is asked of the target.
+    pub requests: Arc<Requests>,
 }
 
 impl Settings {
+    /// How targets are opened.
+    pub fn target_options(&self) -> OpenOptions {
+        OpenOptions {
+            s3: self.s3.clone(),
+            limits: Arc::clone(&self.limits),
+            requests: Arc::clone(&self.requests),
+            patience: self.commit_timeout,
+        }
+    }
+
     /// Finds out what is in force.
     ///
     /// # Errors
@@ -65,6 +74,9 @@ impl Settings {
         for option in mount_options {
             layers.push(mount_option(option)?);
         }
+        if let Some(open) = layers.iter().find(|given| given.key.is_secret()) {
+            return Err(SettingsError::SecretInTheOpen(open.to_string()));
+        }
         for key in Key::ALL {
             if let Some(text) = (surroundings.variable)(&key.variable()).filter(|text| !text.is_empty()) {
                 let text = text.to_string_lossy().into_owned();
@@ -79,7 +91,7 @@ impl Settings {
                 _ => Vec::new(),
             },
         });
-        Values::new(&layers)?.settings(surroundings)
+        from_values(&Values::new(&layers)?, surroundings)
     }
 }
 
@@ -87,11 +99,6 @@ fn mount_option(option: &str) -> Result<Given, SettingsError> {
     let (name, text) = option.split_once('=').unwrap_or((option, "yes"));
     let key = Key::from_name(name).ok_or_else(|| SettingsError::MountOption(option.to_owned()))?;
     Ok(Given { key, text: text.to_owned(), origin: Origin::MountOption })
-}
-
-fn home(surroundings: &Surroundings, variable: &str, below: &str) -> Option<PathBuf> {
-    let absolute = |name| (surroundings.variable)(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below)))
 }
 
 fn default_config(surroundings: &Surroundings) -> Option<PathBuf> {
@@ -108,124 +115,47 @@ fn default_state_dir(surroundings: &Surroundings) -> Option<PathBuf> {
     home(surroundings, "XDG_STATE_HOME", ".local/state").map(|dir| dir.join("backyfs"))
 }
 
-/// The first that was said about each setting, checked.
-struct Values<'a>(BTreeMap<Key, &'a Given>);
-
-impl<'a> Values<'a> {
-    /// Of layers in order of precedence.
-    fn new(layers: &'a [Given]) -> Result<Self, SettingsError> {
-        let mut values = BTreeMap::new();
-        for given in layers {
-            check(given)?;
-            values.entry(given.key).or_insert(given);
-        }
-        Ok(Self(values))
-    }
-
-    fn get<T>(&self, key: Key, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, SettingsError> {
-        let Some(given) = self.0.get(&key) else { return Ok(None) };
-        let failed = |problem| SettingsError::Value { given: Box::new((*given).clone()), problem };
-        parse(&given.text).map(Some).map_err(failed)
-    }
-
-    fn path(&self, key: Key) -> Result<Option<PathBuf>, SettingsError> {
-        let Some(given) = self.0.get(&key) else { return Ok(None) };
-        let failed = |problem: String| SettingsError::Value { given: Box::new((*given).clone()), problem };
-        if given.text.is_empty() {
-            return Err(failed("the path is empty".into()));
-        }
-        let path = match &given.origin {
-            Origin::File { path, .. } => path.parent().unwrap_or(Path::new("/")).join(&given.text),
-            _ => PathBuf::from(&given.text),
-        };
-        std::path::absolute(path).map(Some).map_err(|error| failed(error.to_string()))
-    }
-
-    fn settings(&self, surroundings: &Surroundings) -> Result<Settings, SettingsError> {
-        let state_dir = self.path(Key::StateDir)?.or_else(|| default_state_dir(surroundings));
-        let state_dir = state_dir.ok_or(SettingsError::NoHome)?;
-        let target = self.get(Key::Target, parse_target)?;
-        let passphrase_file = self.path(Key::PassphraseFile)?;
-        let key_file = match (self.path(Key::KeyFile)?, &passphrase_file) {
-            (None, None) => Some(state_dir.join("key")),
-            (given, _) => given,
-        };
-        let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
-        Ok(Settings {
-            embedded: target.is_none(),
-            target: target.unwrap_or_else(|| TargetSpec::Dir(state_dir.join("repository"))),
-            key_file,
-            passphrase_file,
-            memory_bytes: self.get(Key::Memory, parse_memory)?.unwrap_or(MemoryPlan::DEFAULT_BYTES),
-            min_age_days: self.get(Key::MinAgeDays, parse_days)?.unwrap_or(MIN_AGE_DAYS_DEFAULT),
-            temporary: TemporaryNames::new(self.get(Key::TemporaryNames, parse_patterns)?.unwrap_or_default()),
-            commit_timeout: self.get(Key::CommitTimeout, parse_timeout)?.unwrap_or(Duration::from_secs(600)),
-            draft_expire: days(self.get(Key::DraftExpireDays, parse_days)?.unwrap_or(7)),
-            log_file: self.path(Key::LogFile)?.unwrap_or_else(|| state_dir.join("backyfs.log")),
-            allow_other: self.get(Key::AllowOther, parse_switch)?.unwrap_or(false),
-            state_dir,
-        })
-    }
-}
-
-/// Reads a value only to see that it can be read.
-fn check(given: &Given) -> Result<(), SettingsError> {
-    let text = given.text.as_str();
-    let checked = match given.key {
-        Key::Target => parse_target(text).map(drop),
-        Key::Memory => parse_memory(text).map(drop),
-        Key::MinAgeDays | Key::DraftExpireDays => parse_days(text).map(drop),
-        Key::TemporaryNames => parse_patterns(text).map(drop),
-        Key::CommitTimeout => parse_timeout(text).map(drop),
-        Key::AllowOther => parse_switch(text).map(drop),
-        key if key.is_path() && text.is_empty() => Err("the path is empty".into()),
-        _ => Ok(()),
+fn from_values(values: &Values<'_>, surroundings: &Surroundings) -> Result<Settings, SettingsError> {
+    let state_dir = values.path(Key::StateDir)?.or_else(|| default_state_dir(surroundings));
+    let state_dir = state_dir.ok_or(SettingsError::NoHome)?;
+    let target = values.get(Key::Target, values::parse_target)?;
+    let passphrase_file = values.path(Key::PassphraseFile)?;
+    let key_file = match (values.path(Key::KeyFile)?, &passphrase_file) {
+        (None, None) => Some(state_dir.join("key")),
+        (given, _) => given,
     };
-    checked.map_err(|problem| SettingsError::Value { given: Box::new(given.clone()), problem })
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+    Ok(Settings {
+        embedded: target.is_none(),
+        target: target.unwrap_or_else(|| TargetSpec::Dir(state_dir.join("repository"))),
+        key_file,
+        passphrase_file,
+        memory_bytes: values.get(Key::Memory, values::parse_memory)?.unwrap_or(MemoryPlan::DEFAULT_BYTES),
+        min_age_days: values.get(Key::MinAgeDays, values::parse_days)?.unwrap_or(MIN_AGE_DAYS_DEFAULT),
+        temporary: TemporaryNames::new(values.get(Key::TemporaryNames, values::parse_patterns)?.unwrap_or_default()),
+        commit_timeout: values.get(Key::CommitTimeout, values::parse_timeout)?.unwrap_or(Duration::from_secs(600)),
+        draft_expire: days(values.get(Key::DraftExpireDays, values::parse_days)?.unwrap_or(7)),
+        log_file: values.path(Key::LogFile)?.unwrap_or_else(|| state_dir.join("backyfs.log")),
+        allow_other: values.get(Key::AllowOther, values::parse_switch)?.unwrap_or(false),
+        s3: s3::settings(values, surroundings)?,
+        limits: limits(values)?,
+        requests: Arc::default(),
+        state_dir,
+    })
 }
 
-fn parse_target(text: &str) -> Result<TargetSpec, String> {
-    text.parse().map_err(|error: crate::target::SpecError| error.to_string())
-}
-
-fn parse_memory(text: &str) -> Result<u64, String> {
-    match sizes::parse_bytes(text)? {
-        bytes if bytes < MemoryPlan::MIN_BYTES => Err(format!("{text} is too little: at least 64M")),
-        bytes => Ok(bytes),
-    }
-}
-
-fn parse_days(text: &str) -> Result<u32, String> {
-    text.trim().parse().map_err(|_| format!("{text:?} is not a number of days"))
-}
-
-fn parse_patterns(text: &str) -> Result<Vec<String>, String> {
-    let patterns = text.split(',').map(|pattern| pattern.trim().to_owned()).filter(|pattern| !pattern.is_empty());
-    let patterns: Vec<String> = patterns.collect();
-    match patterns.iter().find(|pattern| pattern.contains('/') || pattern.bytes().all(|byte| byte == b'*')) {
-        Some(bad) => Err(format!("{bad:?} is no pattern of names: write for example *.part")),
-        None => Ok(patterns),
-    }
-}
-
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    match sizes::parse_seconds(text)? {
-        Duration::ZERO => Err("a commit takes longer than no time at all".into()),
-        timeout => Ok(timeout),
-    }
-}
-
-fn parse_switch(text: &str) -> Result<bool, String> {
-    match text.trim() {
-        "1" | "yes" | "true" | "on" => Ok(true),
-        "0" | "no" | "false" | "off" => Ok(false),
-        other => Err(format!("{other:?} is neither yes nor no")),
-    }
+fn limits(values: &Values<'_>) -> Result<Arc<Limits>, SettingsError> {
+    let limits = Limits::default();
+    limits.upload.set(values.get(Key::UploadLimit, values::parse_rate)?.flatten());
+    limits.download.set(values.get(Key::DownloadLimit, values::parse_rate)?.flatten());
+    Ok(Arc::new(limits))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsString;
+    use std::path::Path;
 
     fn resolve(
         flags: &[(Key, &str)],

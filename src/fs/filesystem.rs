@@ -332,7 +332,7 @@ impl Operations for FileSystem {
 
     fn statfs(&self) -> Answer<Statfs> {
         const UNIT: u64 = 4096;
-        let space = self.repo.target().space().map_err(|error| Errno::from(&error))?;
+        let space = self.repo.space()?;
         let (blocks, free) = (space.total_bytes / UNIT, space.free_bytes / UNIT);
         Ok(Statfs {
             block_size: UNIT as u32,

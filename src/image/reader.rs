@@ -8,6 +8,9 @@ use crate::words::record::ImageRef;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What is asked for ahead at once: enough that a request is worth it at a distant target.
+const AHEAD_BATCH_BYTES: u64 = 4 << 20;
+
 /// One readable image. Many threads may read at once.
 pub struct ImageReader {
     repo: Arc<Repository>,
@@ -112,8 +115,8 @@ impl ImageReader {
         Ok(found.map(|index| (index * size.bytes_u64()).max(offset)))
     }
 
-    /// Asks for the blocks behind a sequential reader. The window is bounded by the cache's share, and only positions not
-    /// asked for before are visited, so the cost is one visit a block.
+    /// Asks for the blocks behind a sequential reader, a batch at a time. The window is bounded by the cache's share, and only
+    /// positions not asked for before are visited, so the cost is one visit a block.
     fn plan_ahead(&self, offset: u64, len: usize) {
         let end = offset + len as u64;
         // Several requests of one reader may arrive in any order; a window of a few requests still is sequential.
@@ -123,16 +126,23 @@ impl ImageReader {
             return;
         }
         let size = self.image.block_size;
-        let window = (self.repo.memory().block_cache as u64 / 4 / size.bytes_u64()).clamp(1, 64);
+        let window = (self.repo.memory().block_cache as u64 / 4 / size.bytes_u64()).clamp(1, 256);
+        let batch = (AHEAD_BATCH_BYTES / size.bytes_u64()).clamp(1, (window / 2).max(1));
         let first = size.index_of(end.saturating_sub(1)) + 1;
         let last = (first + window).min(self.image.block_count());
-        let from = self.ahead.load(Ordering::Relaxed).max(first);
-        for index in from..last {
-            let Ok(id) = self.block_id(index) else { return };
-            if !self.repo.read_ahead(&id) {
+        let mut from = self.ahead.load(Ordering::Relaxed).max(first);
+        while from < last {
+            let to = (from + batch).min(self.image.block_count());
+            if to > last {
                 return;
             }
-            self.ahead.store(index + 1, Ordering::Relaxed);
+            let ids = (from..to).map(|index| self.block_id(index)).filter(|id| !matches!(id, Ok(id) if id.is_hole()));
+            let Ok(ids) = ids.collect::<Result<Vec<_>, _>>() else { return };
+            if !self.repo.read_ahead(ids) {
+                return;
+            }
+            from = to;
+            self.ahead.store(to, Ordering::Relaxed);
         }
     }
 }

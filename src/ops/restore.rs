@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How often the kernel is asked to begin writing.
 const WRITEBACK_BYTES: u64 = 64 << 20;
+/// What a thread reads at once, at most: neighbours come with one request.
+const BATCH_BYTES: u64 = 8 << 20;
 /// Long holes are zeroed in parts of this, so that the work can be stopped.
 const ZERO_BYTES: u64 = 1 << 30;
 
@@ -112,6 +114,7 @@ pub fn restore(
     }
     let mut zeroed = zeroed.into_inner();
     zeroed.sort_by_key(|range| range.offset);
+    let zeroed = joined(zeroed);
     let (written_bytes, kept_bytes) = (written.into_inner(), kept.into_inner());
     let destination = destination.finish(&version.attributes.file)?;
     Ok(Restored { uid, destination, size_bytes: image.size_bytes, written_bytes, kept_bytes, zeroed })
@@ -159,6 +162,20 @@ pub fn restore_stream(
     Ok(restored)
 }
 
+/// Neighbours of the same cause become one, in whichever order they were met.
+fn joined(zeroed: Vec<ZeroedRange>) -> Vec<ZeroedRange> {
+    let mut joined: Vec<ZeroedRange> = Vec::with_capacity(zeroed.len());
+    for range in zeroed {
+        match joined.last_mut() {
+            Some(last) if last.offset + last.length == range.offset && last.reason == range.reason => {
+                last.length += range.length;
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
 /// Adds a range; neighbours of the same cause become one.
 fn note(zeroed: &mut Vec<ZeroedRange>, range: Range<u64>, error: &RepoError) {
     let (length, reason) = (range.end - range.start, error.to_string());
@@ -169,7 +186,7 @@ fn note(zeroed: &mut Vec<ZeroedRange>, range: Range<u64>, error: &RepoError) {
 }
 
 enum Job {
-    Block { index: u64, id: BlockId },
+    Blocks(Vec<(u64, BlockId)>),
     Zero(Range<u64>),
 }
 
@@ -192,7 +209,7 @@ struct Work<'a> {
 impl Work<'_> {
     fn run(&self) {
         let threads = self.options.threads.max(1);
-        let (queue, jobs) = bounded(threads * 4);
+        let (queue, jobs) = bounded(threads);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 let jobs = jobs.clone();
@@ -216,6 +233,10 @@ impl Work<'_> {
         let size = self.image.size_bytes;
         let mut reached = 0;
         let hand = |job| queue.send(job).map_err(|_| OpsError::Interrupted);
+        let mut batch = Vec::new();
+        // All threads together decode no more than half of what the cache holds.
+        let room = self.repo.memory().block_cache as u64 / 2 / self.options.threads.max(1) as u64;
+        let batch_max = (room.min(BATCH_BYTES) / block).max(1) as usize;
         let hole = |from: u64, to: u64| {
             let mut at = from;
             while !self.destination.is_fresh() && at < to {
@@ -234,7 +255,11 @@ impl Work<'_> {
                 Found::Block { index, id } => {
                     hole(reached, index * block)?;
                     reached = ((index + 1) * block).min(size);
-                    hand(Job::Block { index, id })
+                    batch.push((index, id));
+                    if batch.len() >= batch_max {
+                        hand(Job::Blocks(std::mem::take(&mut batch)))?;
+                    }
+                    Ok(())
                 }
                 Found::Lost { blocks, error } => {
                     let range = blocks.start * block..(blocks.end * block).min(size);
@@ -244,6 +269,9 @@ impl Work<'_> {
                 }
             }
         })?;
+        if !batch.is_empty() {
+            hand(Job::Blocks(batch))?;
+        }
         hole(reached, size)
     }
 
@@ -266,7 +294,7 @@ impl Work<'_> {
             }
             let done = match job {
                 Job::Zero(range) => self.destination.zero(&range),
-                Job::Block { index, id } => self.block(index, &id, &mut buffer),
+                Job::Blocks(blocks) => self.blocks(blocks, &mut buffer),
             };
             if let Err(error) = done {
                 self.fail(error);
@@ -274,19 +302,49 @@ impl Work<'_> {
         }
     }
 
-    fn block(&self, index: u64, id: &BlockId, buffer: &mut [u8]) -> Result<(), OpsError> {
-        let offset = index * self.image.block_size.bytes_u64();
-        let end = (offset + self.image.block_size.bytes_u64()).min(self.image.size_bytes);
-        let len = usize::try_from(end - offset).unwrap_or(0);
+    fn blocks(&self, mut blocks: Vec<(u64, BlockId)>, buffer: &mut [u8]) -> Result<(), OpsError> {
         if !self.destination.is_fresh() && self.options.start == Start::Resume {
-            buffer.fill(0);
-            self.destination.read(offset, &mut buffer[..len])?;
-            if self.repo.data_id(buffer) == *id {
-                self.advance(&self.kept, len as u64);
-                return Ok(());
+            let mut differing = Vec::with_capacity(blocks.len());
+            for (index, id) in blocks {
+                if !self.is_there(index, &id, buffer)? {
+                    differing.push((index, id));
+                }
             }
+            blocks = differing;
         }
-        match self.repo.read_block(id) {
+        let ids: Vec<BlockId> = blocks.iter().map(|(_, id)| *id).collect();
+        let mut outcome = Ok(());
+        self.repo.read_blocks(&ids, &mut |at, block| {
+            if outcome.is_ok() {
+                outcome = self.block(blocks[at].0, block);
+            }
+        });
+        outcome
+    }
+
+    /// Where a block belongs, in bytes of the image; the last one may be cut off by the end.
+    fn range_of(&self, index: u64) -> Range<u64> {
+        let offset = index * self.image.block_size.bytes_u64();
+        offset..(offset + self.image.block_size.bytes_u64()).min(self.image.size_bytes)
+    }
+
+    /// Whether the destination holds a block already.
+    fn is_there(&self, index: u64, id: &BlockId, buffer: &mut [u8]) -> Result<bool, OpsError> {
+        let range = self.range_of(index);
+        let len = usize::try_from(range.end - range.start).unwrap_or(0);
+        buffer.fill(0);
+        self.destination.read(range.start, &mut buffer[..len])?;
+        if self.repo.data_id(buffer) != *id {
+            return Ok(false);
+        }
+        self.advance(&self.kept, len as u64);
+        Ok(true)
+    }
+
+    fn block(&self, index: u64, block: Result<Arc<Vec<u8>>, RepoError>) -> Result<(), OpsError> {
+        let Range { start: offset, end } = self.range_of(index);
+        let len = usize::try_from(end - offset).unwrap_or(0);
+        match block {
             Ok(block) => {
                 if self.destination.is_fresh() && self.options.holes == Holes::Keep {
                     self.destination.write_sparsely(offset, &block[..len])?;

@@ -72,7 +72,7 @@ pub fn status(repo: &Repository) -> Result<Status, OpsError> {
     };
     let packs = catalog.packs().map_err(RepoError::from)?;
     let live = || packs.iter().filter(|pack| !pack.condemned);
-    let space = repo.target().space().map_err(RepoError::from)?;
+    let space = repo.space()?;
     let header = repo.header();
     let pins = catalog.records(RecordKind::Pin).map_err(RepoError::from)?;
     Ok(Status {

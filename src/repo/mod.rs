@@ -11,6 +11,7 @@ pub mod check;
 pub mod damage;
 pub mod error;
 pub mod examine;
+pub mod fetch;
 pub mod learn;
 pub mod lost;
 pub mod objects;
@@ -31,9 +32,9 @@ use crate::format::node::MapNode;
 use crate::format::repository::RepositoryHeader;
 use crate::repo::buffers::BufferPool;
 use crate::repo::cache::BlockCache;
+use crate::repo::fetch::ReadAhead;
 use crate::repo::packer::Packer;
 use crate::repo::pipeline::Pipeline;
-use crate::repo::read::ReadAhead;
 use crate::seal::Sealer;
 use crate::target::Target;
 use crate::words::clock::Clock;
@@ -50,6 +51,8 @@ pub struct Repository {
     core: Arc<Core>,
     pipeline: Pipeline,
     read_ahead: ReadAhead,
+    /// Threads that suit the target for reading.
+    readers: usize,
     /// Recycled memory of one block each, for the write path.
     buffers: Arc<BufferPool>,
     memory: MemoryPlan,

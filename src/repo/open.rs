@@ -4,9 +4,10 @@ use crate::catalog::Catalog;
 use crate::format::layout::{self, Object};
 use crate::repo::buffers::BufferPool;
 use crate::repo::cache::BlockCache;
+use crate::repo::fetch::ReadAhead;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
-use crate::repo::read::{Loads, ReadAhead};
+use crate::repo::read::Loads;
 use crate::repo::{Core, MemoryPlan, RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
 use crate::seal::{Secret, keys};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub monitor: Arc<dyn Monitor>,
     /// Threads that hash, compress and seal; normally one a core.
     pub workers: usize,
+    /// Threads that read from the target: as many as it can answer at once.
+    pub readers: usize,
 }
 
 /// Reads the header of the repository at a target.
@@ -79,7 +82,7 @@ impl Repository {
     /// # Errors
     /// When there is no repository, the secret opens no slot, the format is newer, or the state directory fails.
     pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
-        let Settings { target, secret, state_dir, memory_bytes, clock, monitor, workers } = settings;
+        let Settings { target, secret, state_dir, memory_bytes, clock, monitor, workers, readers } = settings;
         let header_bytes = read_header(&*target)?;
         let mut slots = Vec::new();
         let mut rings = Vec::new();
@@ -126,8 +129,8 @@ impl Repository {
         let depth = (memory.pipeline / 2 / block).clamp(2, 256);
         Ok(Arc::new(Self {
             pipeline: Pipeline::start(&core, workers, depth).map_err(threads)?,
-            read_ahead: ReadAhead::start(&core, workers, (memory.block_cache / 2 / block).clamp(1, 64))
-                .map_err(threads)?,
+            read_ahead: ReadAhead::start(&core, readers, readers.max(2)).map_err(threads)?,
+            readers: readers.max(1),
             buffers: BufferPool::new(block, (memory.pipeline / block).clamp(4, 1024)),
             core,
             memory,

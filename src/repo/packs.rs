@@ -3,7 +3,7 @@
 use crate::format::frame::FrameKind;
 use crate::format::{FormatError, fragment, layout, pack};
 use crate::repo::{RepoError, Repository, object_id};
-use crate::target::TargetError;
+use crate::target::{Space, TargetError};
 use crate::words::clock::ClockExt;
 use crate::words::ids::PackId;
 use crate::words::monitor::Counter;
@@ -20,6 +20,19 @@ impl Repository {
     pub fn stored_packs(&self) -> Result<Vec<(PackId, u64)>, RepoError> {
         let listed = self.core.target.list(layout::PACKS)?.into_iter();
         Ok(listed.filter_map(|info| Some((layout::parse_pack(&info.key)?, info.size_bytes?))).collect())
+    }
+
+    /// Room on the target. Where the target cannot tell, what is used is what the packs take.
+    ///
+    /// # Errors
+    /// When target or catalog fail.
+    pub fn space(&self) -> Result<Space, RepoError> {
+        let space = self.core.target.space()?;
+        if space != Space::BOUNDLESS {
+            return Ok(space);
+        }
+        let packs = self.core.catalog.packs()?;
+        Ok(space.with_used(packs.iter().filter(|pack| !pack.condemned).map(|pack| pack.size_bytes).sum()))
     }
 
     /// What a pack says it holds: by its footer or, when that is damaged, by the headers of its frames. Each block is

@@ -7,13 +7,14 @@ use crate::repo::{Core, RepoError, Repository};
 use crate::words::ids::BlockId;
 use crate::words::monitor::Counter;
 use crate::words::record::{BlockKind, Location};
-use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+
+/// How often what is not authentic is read again before it counts as damaged.
+const REREADS: usize = 2;
 
 thread_local! {
     static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -33,17 +34,21 @@ impl Core {
             }
         };
         self.monitor.count(Counter::CacheMisses, 1);
-        let capacity = self.header.block_size.bytes();
-        let mut plain = self.loads.spare.lock().pop().unwrap_or_else(|| Vec::with_capacity(capacity));
+        let mut plain = self.loads.take_spare(self.header.block_size.bytes());
         self.read_into(BlockKind::Data, id, &mut plain)?;
+        Ok(self.keep(*id, plain))
+    }
+
+    /// Puts a decoded block into the cache; what falls out gives its memory to the next.
+    pub(super) fn keep(&self, id: BlockId, plain: Vec<u8>) -> Arc<Vec<u8>> {
         let block = Arc::new(plain);
-        if let Some(freed) = self.blocks.insert(*id, Arc::clone(&block), block.capacity()) {
+        if let Some(freed) = self.blocks.insert(id, Arc::clone(&block), block.capacity()) {
             let mut spare = self.loads.spare.lock();
             if spare.len() < 8 {
                 spare.push(freed);
             }
         }
-        Ok(block)
+        block
     }
 
     /// Reads a map node.
@@ -93,7 +98,16 @@ impl Core {
     ) -> Result<(), RepoError> {
         let mut detail = String::new();
         for location in copies {
-            match self.read_copy(kind, id, &location, plain) {
+            let mut read = self.read_copy(kind, id, &location, plain);
+            // Bytes may have been changed on their way here, or be the answer to another question. Reading again tells that from
+            // damage, which stays.
+            for _ in 0..REREADS {
+                if matches!(read, Ok(()) | Err(RepoError::Target(_))) {
+                    break;
+                }
+                read = self.read_copy(kind, id, &location, plain);
+            }
+            match read {
                 Ok(()) => return Ok(()),
                 Err(error @ RepoError::Target(_)) if !is_loss(&error) => return Err(error),
                 Err(error) => {
@@ -158,12 +172,22 @@ pub struct Loads {
 }
 
 /// Ends the load when dropped, whether it succeeded or not.
-struct Load<'a> {
+pub(super) struct Load<'a> {
     loads: &'a Loads,
     id: BlockId,
 }
 
 impl Loads {
+    /// Memory to decode a block into.
+    pub(super) fn take_spare(&self, block_bytes: usize) -> Vec<u8> {
+        self.spare.lock().pop().unwrap_or_else(|| Vec::with_capacity(block_bytes))
+    }
+
+    /// Begins a load, unless one is under way.
+    pub(super) fn begin_now(&self, id: &BlockId) -> Option<Load<'_>> {
+        self.active.lock().insert(*id).then(|| Load { loads: self, id: *id })
+    }
+
     /// Begins a load; or waits until the one under way has ended and returns `None`.
     fn begin(&self, id: &BlockId) -> Option<Load<'_>> {
         let mut active = self.active.lock();
@@ -184,45 +208,6 @@ impl Drop for Load<'_> {
     }
 }
 
-/// Threads that bring blocks into the cache before they are asked for.
-pub struct ReadAhead {
-    queue: Option<Sender<BlockId>>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl ReadAhead {
-    /// Starts `threads` readers behind a queue of `depth` ids.
-    ///
-    /// # Errors
-    /// When threads cannot be started.
-    pub fn start(core: &Arc<Core>, threads: usize, depth: usize) -> std::io::Result<Self> {
-        let (queue, ids) = bounded::<BlockId>(depth.max(1));
-        let threads = (0..threads.max(1))
-            .map(|_| {
-                let (core, ids): (_, Receiver<BlockId>) = (Arc::clone(core), ids.clone());
-                std::thread::Builder::new().name("read-ahead".into()).spawn(move || {
-                    for id in ids {
-                        if !core.blocks.contains(&id) {
-                            // An error shows when the block is read in earnest.
-                            let _ = core.read_block(&id);
-                        }
-                    }
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { queue: Some(queue), threads })
-    }
-}
-
-impl Drop for ReadAhead {
-    fn drop(&mut self) {
-        self.queue = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Repository {
     /// Reads a data block, one block size long.
     ///
@@ -238,12 +223,5 @@ impl Repository {
     /// As [`Repository::read_block`].
     pub fn read_node(&self, id: &BlockId) -> Result<Arc<MapNode>, RepoError> {
         self.core.read_node(id)
-    }
-
-    /// Asks for a block to be brought into the cache. Returns at once; says `false` when too much is asked for already.
-    pub fn read_ahead(&self, id: &BlockId) -> bool {
-        id.is_hole()
-            || self.core.blocks.contains(id)
-            || self.read_ahead.queue.as_ref().is_some_and(|queue| queue.try_send(*id).is_ok())
     }
 }

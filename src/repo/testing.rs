@@ -60,6 +60,7 @@ pub fn open(target: Arc<dyn Target>, state: &Path, tally: Arc<Tally>) -> Result<
             clock: Arc::new(SystemClock),
             monitor: Arc::clone(&tally) as _,
             workers: 2,
+            readers: 2,
         })
     };
     for _ in 0..500 {

@@ -16,7 +16,7 @@ pub enum TargetError {
         key: ObjectKey,
     },
     /// The target does not answer: unmounted, unplugged, network down. Nothing is known of the object.
-    #[error("{target} cannot be reached ({action} {key}): {source}; is it mounted?")]
+    #[error("{target} cannot be reached ({action} {key}): {source}{}", hint(target))]
     Unreachable {
         /// The target.
         target: String,
@@ -65,6 +65,26 @@ pub enum TargetError {
         /// Bytes the object has.
         size_bytes: u64,
     },
+    /// The target answered, and the answer does not fit what was asked: cut short, of another length, about something else.
+    #[error("{target}: {action} {key}: the answer is wrong: {problem}")]
+    Garbled {
+        /// The target.
+        target: String,
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        key: String,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+    /// The target cannot be used as it is set up; somebody has to change something. Nothing is known of any object.
+    #[error("{target} cannot be used: {problem}")]
+    Setup {
+        /// The target.
+        target: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// Something that is no repository lies where one was to be made.
     #[error("{target} is not empty: it holds {found:?}, which is not part of a repository")]
     Occupied {
@@ -87,7 +107,16 @@ pub enum TargetError {
     },
 }
 
+fn hint(target: &str) -> &'static str {
+    if target.starts_with("dir:") { "; is it mounted?" } else { "" }
+}
+
 impl TargetError {
+    /// Whether the same call may succeed a little later without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Garbled { .. })
+    }
+
     /// Sorts an error number of the system into a variant.
     pub(super) fn from_errno(target: String, action: &'static str, key: &str, errno: Errno) -> Self {
         let (key, source) = (key.to_owned(), io::Error::from(errno));

@@ -1,21 +1,30 @@
 //! Where a repository lives: a place that keeps immutable objects by name.
 //!
-//! [`Target`] is the contract. [`DirTarget`] keeps it on a filesystem; [`FaultTarget`] and [`RecordingTarget`] wrap any target
-//! for tests. Nothing here knows what the objects mean.
+//! [`Target`] is the contract. [`DirTarget`] keeps it on a filesystem, [`S3Target`] on a server that speaks S3. The others wrap
+//! any target: [`RetryTarget`] tries again, [`LimitedTarget`] paces, [`FaultTarget`] and [`RecordingTarget`] are for tests.
+//! Nothing here knows what the objects mean.
 
 #[cfg(test)]
 pub(crate) mod conformance;
 mod dir;
 mod error;
 mod fault;
+mod limits;
 mod recording;
+mod requests;
+mod retry;
+pub mod s3;
 mod spec;
 
 pub use dir::{DirTarget, Gate, Step};
 pub use error::TargetError;
 pub use fault::{Crash, Fault, FaultTarget, Faults};
+pub use limits::{LimitedTarget, Limits, Throttle};
 pub use recording::{Call, Operation, RecordingTarget};
-pub use spec::{SpecError, TargetSpec, open};
+pub use requests::{CountingTarget, Request, Requests};
+pub use retry::{Patience, RetryTarget};
+pub use s3::S3Target;
+pub use spec::{OpenOptions, SpecError, TargetSpec, open};
 
 use crate::format::layout::ObjectKey;
 use std::sync::Arc;
@@ -45,6 +54,20 @@ pub struct Space {
     pub total_bytes: u64,
     /// Bytes that this process may still write.
     pub free_bytes: u64,
+}
+
+impl Space {
+    /// Of a target that has no size, as far as anyone can tell: an exbibyte, of which nothing is used.
+    pub const BOUNDLESS: Self = Self { total_bytes: 1 << 60, free_bytes: 1 << 60 };
+
+    /// What to show when `used_bytes` are known to be taken: of a target without a size they are what is used.
+    #[must_use]
+    pub fn with_used(self, used_bytes: u64) -> Self {
+        if self == Self::BOUNDLESS {
+            return Self { free_bytes: self.total_bytes.saturating_sub(used_bytes), ..self };
+        }
+        self
+    }
 }
 
 /// A store of objects. All methods may be called from any number of threads, processes and hosts at once.
@@ -98,6 +121,16 @@ pub trait Target: Send + Sync {
     /// When any part of it could not be read: a list is whole or an error.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError>;
 
+    /// As [`Target::list`], but may leave out keys that do not sort after `after` (which need not exist). Costs less where lists
+    /// come in pages.
+    ///
+    /// # Errors
+    /// As [`Target::list`].
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        let _ = after;
+        self.list(prefix)
+    }
+
     /// Removes the object; one that is absent is fine. On return it is gone, also after a power loss.
     ///
     /// # Errors
@@ -132,6 +165,9 @@ impl<T: Target + ?Sized> Target for Arc<T> {
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         (**self).list(prefix)
+    }
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        (**self).list_after(prefix, after)
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         (**self).delete(key)

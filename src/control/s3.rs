@@ -1,0 +1,154 @@
+//! The settings of S3, and what the tools of AWS read from the environment.
+
+use crate::control::given::{Key, SettingsError};
+use crate::control::values::{Surroundings, Values, home, parse_concurrency, parse_style, parse_timeout};
+use crate::target::s3::{CredentialSource, Keys, Settings, Style};
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// Finds out what is in force. Ours come first; where they say nothing, the variables of AWS's own tools do.
+pub(super) fn settings(values: &Values<'_>, surroundings: &Surroundings) -> Result<Settings, SettingsError> {
+    let variable = |names: &[&str]| {
+        let texts = names.iter().filter_map(|name| (surroundings.variable)(name));
+        texts.map(|text| text.to_string_lossy().into_owned()).find(|text| !text.is_empty())
+    };
+    let default = Settings::default();
+    let endpoint = values.text(Key::S3Endpoint)?;
+    let region = values.text(Key::S3Region)?.or_else(|| variable(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+    Ok(Settings {
+        endpoint: endpoint.or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])),
+        region: region.unwrap_or(default.region),
+        style: values.get(Key::S3Style, parse_style)?.unwrap_or_default(),
+        credentials: credentials(values, surroundings, &variable)?,
+        ca_file: values.path(Key::S3CaFile)?.or_else(|| variable(&["AWS_CA_BUNDLE"]).map(PathBuf::from)),
+        storage_class: values.text(Key::S3StorageClass)?,
+        concurrency: values.get(Key::S3Concurrency, parse_concurrency)?.unwrap_or(default.concurrency),
+        connect_timeout: values.get(Key::S3ConnectTimeout, parse_timeout)?.unwrap_or(default.connect_timeout),
+        timeout: values.get(Key::S3Timeout, parse_timeout)?.unwrap_or(default.timeout),
+    })
+}
+
+/// Keys that were set, a file that was set, keys in the environment, the file where AWS's tools keep theirs.
+fn credentials(
+    values: &Values<'_>,
+    surroundings: &Surroundings,
+    variable: &dyn Fn(&[&str]) -> Option<String>,
+) -> Result<CredentialSource, SettingsError> {
+    let secret = |key| values.text(key).map(|text| text.map(Zeroizing::new));
+    if let (Some(access_key), Some(secret_key)) = (values.text(Key::S3AccessKey)?, secret(Key::S3SecretKey)?) {
+        let session_token = secret(Key::S3SessionToken)?;
+        return Ok(CredentialSource::Given(Keys { access_key, secret_key, session_token }));
+    }
+    let named = values.text(Key::S3Profile)?;
+    let profile = named.clone().or_else(|| variable(&["AWS_PROFILE"])).unwrap_or_else(|| "default".into());
+    if let Some(path) = values.path(Key::S3CredentialsFile)? {
+        return Ok(CredentialSource::File { path, profile });
+    }
+    if named.is_none()
+        && let (Some(access_key), Some(secret_key)) =
+            (variable(&["AWS_ACCESS_KEY_ID"]), variable(&["AWS_SECRET_ACCESS_KEY"]))
+    {
+        let session_token = variable(&["AWS_SESSION_TOKEN"]).map(Zeroizing::new);
+        return Ok(CredentialSource::Given(Keys { access_key, secret_key: secret_key.into(), session_token }));
+    }
+    let usual = variable(&["AWS_SHARED_CREDENTIALS_FILE"]).map(PathBuf::from);
+    let usual = usual.or_else(|| home(surroundings, "", ".aws/credentials"));
+    Ok(match usual.filter(|path| named.is_some() || path.exists()) {
+        Some(path) => CredentialSource::File { path, profile },
+        None => CredentialSource::None,
+    })
+}
+
+pub(super) const fn style_name(style: Style) -> &'static str {
+    match style {
+        Style::Auto => "auto",
+        Style::Path => "path",
+        Style::Virtual => "virtual",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Settings as All;
+    use std::ffi::OsString;
+
+    fn resolve(flags: &[(Key, &str)], options: &[&str], variables: &[(&str, &str)]) -> Result<All, SettingsError> {
+        let flags: Vec<_> = flags.iter().map(|(key, text)| (*key, (*text).to_owned())).collect();
+        let options: Vec<_> = options.iter().map(|text| (*text).to_owned()).collect();
+        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, text)| OsString::from(text));
+        All::resolve(&flags, &options, &Surroundings { variable: &variable, is_root: true })
+    }
+
+    fn secret(settings: &All) -> String {
+        match &settings.s3.credentials {
+            CredentialSource::Given(keys) => keys.secret_key.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_come_from_settings_files_environment_and_profiles_in_this_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("c.toml");
+        let text = "[s3]\nendpoint = 'https://h'\naccess-key = 'A'\nsecret-key = 'geheim'\ncredentials-file = 'x'\n";
+        std::fs::write(&config, text).unwrap();
+        let named = (Key::Config, config.to_str().unwrap());
+        let mode = |mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(&config, mode).unwrap();
+        };
+        mode(0o640);
+        let open = resolve(&[named], &[], &[]).unwrap_err().to_string();
+        assert!(open.contains("chmod 600") && !open.contains("geheim"), "{open}");
+        mode(0o600);
+        let env = [("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "aus der Umgebung"), ("HOME", "/none")];
+        let found = resolve(&[named], &[], &env).unwrap();
+        assert_eq!((secret(&found).as_str(), found.s3.endpoint.as_deref()), ("geheim", Some("https://h")));
+        assert!(!format!("{found:?}").contains("geheim") && !found.describe().contains("geheim"));
+        std::fs::write(&config, "[s3]\ncredentials-file = 'x'\nprofile = 'p'\n").unwrap();
+        let file = CredentialSource::File { path: dir.path().join("x"), profile: "p".into() };
+        assert_eq!(resolve(&[named], &[], &env).unwrap().s3.credentials, file);
+        let found = resolve(&[], &[], &env).unwrap();
+        assert_eq!(secret(&found), "aus der Umgebung");
+        assert!(!format!("{found:?}").contains("Umgebung"));
+        let usual = dir.path().join("credentials");
+        std::fs::write(&usual, "").unwrap();
+        let env = [("AWS_SHARED_CREDENTIALS_FILE", usual.to_str().unwrap()), ("AWS_PROFILE", "q")];
+        let file = CredentialSource::File { path: usual.clone(), profile: "q".into() };
+        assert_eq!(resolve(&[], &[], &env).unwrap().s3.credentials, file);
+        assert_eq!(resolve(&[], &[], &[]).unwrap().s3.credentials, CredentialSource::None);
+    }
+
+    #[test]
+    fn secrets_are_not_taken_where_everyone_sees_them() {
+        for refused in
+            [resolve(&[], &["s3-secret-key=geheim"], &[]), resolve(&[(Key::S3SessionToken, "geheim")], &[], &[])]
+        {
+            let text = refused.unwrap_err().to_string();
+            assert!(text.contains("a secret would be seen") && !text.contains("geheim"), "{text}");
+        }
+        let env = [("BACKYFS_S3_SECRET_KEY", "geheim"), ("BACKYFS_S3_ACCESS_KEY", "A")];
+        assert_eq!(secret(&resolve(&[], &[], &env).unwrap()), "geheim");
+    }
+
+    #[test]
+    fn values_are_checked() {
+        for (key, text, part) in [
+            (Key::S3Style, "dns", "neither auto"),
+            (Key::S3Concurrency, "0", "1 to 64"),
+            (Key::S3Timeout, "0s", "no time at all"),
+            (Key::UploadLimit, "12", "too little"),
+            (Key::DownloadLimit, "fast", "fast"),
+            (Key::S3Endpoint, "", "empty"),
+        ] {
+            let error = resolve(&[(key, text)], &[], &[]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let set = resolve(&[(Key::UploadLimit, "2M/s"), (Key::DownloadLimit, "none")], &["s3_region=eu"], &[]).unwrap();
+        assert_eq!((set.limits.upload.rate(), set.limits.download.rate()), (Some(2 << 20), None));
+        assert_eq!(set.s3.region, "eu");
+        let aws = resolve(&[], &[], &[("AWS_REGION", "eu-west-1"), ("AWS_ENDPOINT_URL", "http://e")]).unwrap();
+        assert_eq!((aws.s3.region.as_str(), aws.s3.endpoint.as_deref()), ("eu-west-1", Some("http://e")));
+    }
+}

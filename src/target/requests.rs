@@ -1,0 +1,163 @@
+//! Counting what is asked of a target, as a bill of the provider would: lists by their pages, repetitions too.
+
+use crate::format::layout::ObjectKey;
+use crate::target::{ObjectInfo, Put, Space, Target, TargetError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Request {
+    Put,
+    Get,
+    List,
+    Delete,
+}
+
+impl Request {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Put, Self::Get, Self::List, Self::Delete];
+}
+
+/// Sums since the start of the process.
+#[derive(Debug, Default)]
+pub struct Requests {
+    asked: [AtomicU64; 4],
+    failed: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+}
+
+impl Requests {
+    /// Counts a request that is made now.
+    pub fn note(&self, request: Request) {
+        self.asked[request as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one that got no good answer.
+    pub fn note_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts contents of objects on their way to the target.
+    pub fn note_sent(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts contents of objects that came from it.
+    pub fn note_received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How often a kind was asked.
+    pub fn count(&self, request: Request) -> u64 {
+        self.asked[request as usize].load(Ordering::Relaxed)
+    }
+
+    /// How often anything was asked.
+    pub fn total(&self) -> u64 {
+        Request::ALL.into_iter().map(|request| self.count(request)).sum()
+    }
+
+    /// Every sum with a name.
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            ("RequestsPut", self.count(Request::Put)),
+            ("RequestsGet", self.count(Request::Get)),
+            ("RequestsList", self.count(Request::List)),
+            ("RequestsDelete", self.count(Request::Delete)),
+            ("RequestsFailed", load(&self.failed)),
+            ("RequestBytesSent", load(&self.sent_bytes)),
+            ("RequestBytesReceived", load(&self.received_bytes)),
+        ]
+    }
+}
+
+/// Counts the calls of a target whose calls are requests.
+pub struct CountingTarget<T> {
+    inner: T,
+    requests: Arc<Requests>,
+}
+
+impl<T: Target> CountingTarget<T> {
+    /// Wraps a target.
+    pub fn new(inner: T, requests: Arc<Requests>) -> Self {
+        Self { inner, requests }
+    }
+
+    fn count<R>(&self, request: Request, result: Result<R, TargetError>) -> Result<R, TargetError> {
+        self.requests.note(request);
+        // That something is not there is a good answer.
+        if !matches!(result, Ok(_) | Err(TargetError::NotFound { .. })) {
+            self.requests.note_failed();
+        }
+        result
+    }
+
+    fn sent<R>(&self, parts: &[&[u8]], result: Result<R, TargetError>) -> Result<R, TargetError> {
+        self.requests.note_sent(parts.iter().map(|part| part.len() as u64).sum());
+        self.count(Request::Put, result)
+    }
+}
+
+impl<T: Target> Target for CountingTarget<T> {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn prepare(&self) -> Result<(), TargetError> {
+        self.count(Request::Put, self.inner.prepare())
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.sent(parts, self.inner.put(key, parts))
+    }
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        self.sent(parts, self.inner.put_new(key, parts))
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        let bytes = self.count(Request::Get, self.inner.get(key))?;
+        self.requests.note_received(bytes.len() as u64);
+        Ok(bytes)
+    }
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+        self.count(Request::Get, self.inner.read_at(key, offset, buf))?;
+        self.requests.note_received(buf.len() as u64);
+        Ok(())
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        self.count(Request::List, self.inner.list(prefix))
+    }
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        self.count(Request::List, self.inner.list_after(prefix, after))
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        self.count(Request::Delete, self.inner.delete(key))
+    }
+    fn space(&self) -> Result<Space, TargetError> {
+        self.inner.space()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::{DirTarget, conformance};
+
+    #[test]
+    fn it_is_a_target_and_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let requests = Arc::<Requests>::default();
+        let target = CountingTarget::new(DirTarget::open(dir.path().join("r")), Arc::clone(&requests));
+        conformance::check(&target);
+        let before = (requests.count(Request::Put), requests.count(Request::Get), requests.total());
+        let key = ObjectKey::new("ok/x").unwrap();
+        target.put(&key, &[b"ab", b"c"]).unwrap();
+        target.get(&key).unwrap();
+        target.read_at(&key, 0, &mut [0; 2]).unwrap();
+        assert!(target.get(&ObjectKey::new("ok/none").unwrap()).is_err());
+        let after = (requests.count(Request::Put), requests.count(Request::Get), requests.total());
+        assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), (1, 3, 4));
+        assert!(requests.all().iter().any(|(name, sum)| *name == "RequestsPut" && *sum == after.0));
+    }
+}
