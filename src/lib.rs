@@ -9,6 +9,7 @@ pub mod words;
 pub mod format;
 
 pub mod seal;
+pub mod source;
 pub mod target;
 
 pub mod catalog;

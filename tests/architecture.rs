@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["words"],
     &["format"],
-    &["seal", "target", "catalog"],
+    &["seal", "target", "source", "catalog"],
     &["repo"],
     &["image"],
     &["ops"],

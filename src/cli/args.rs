@@ -183,7 +183,7 @@ pub struct Umount {
 #[derive(Debug, Args)]
 pub struct Backup {
     /// A file or a block device
-    pub source: PathBuf,
+    pub source: String,
     /// Name of the backup
     pub name: String,
     /// Which snapshot of the source this is
@@ -195,9 +195,24 @@ pub struct Backup {
     /// When it may be pruned: 2026-12-24, 30d, 2w
     #[arg(long, value_name = "DATE")]
     pub expire: Option<String>,
-    /// Version it resembles, instead of the newest of its name
+    /// Version it was made from, instead of the newest of its name
     #[arg(long, value_name = "VERSION")]
     pub from: Option<String>,
+    /// What has changed since that version, as `rbd diff --format json` writes it (- for standard input)
+    #[arg(long, value_name = "FILE")]
+    pub hints: Option<PathBuf>,
+    /// Format of an image file, as qemu calls it: its disk is backed up. Never guessed
+    #[arg(long, value_name = "FORMAT", default_value = "raw")]
+    pub format: String,
+    /// Read everything, whatever the source says of changes
+    #[arg(long, conflicts_with = "hints")]
+    pub full: bool,
+    /// Go on where an interrupted backup stopped
+    #[arg(long = "continue")]
+    pub resume: bool,
+    /// Accept sectors that cannot be read: the version counts as a backup, with zeros there
+    #[arg(long)]
+    pub skip_errors: bool,
 }
 
 #[derive(Debug, Args)]
@@ -205,7 +220,7 @@ pub struct Restore {
     /// What to restore
     pub version: String,
     /// A new file, a block device, or -
-    pub destination: PathBuf,
+    pub destination: String,
     /// Overwrite what exists
     #[arg(long)]
     pub force: bool,

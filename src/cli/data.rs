@@ -6,11 +6,15 @@ use crate::cli::output;
 use crate::cli::progress::line;
 use crate::cli::setup::{Context, Open, interrupt};
 use crate::control::sizes::show_bytes;
-use crate::ops::backup::{self, Backup as Job};
-use crate::ops::destination::{Consent, Holes, PART_SUFFIX, Start};
+use crate::ops::backup::{self, BackedUp, Backup as Job, Begin};
+use crate::ops::base::ChangesFrom;
 use crate::ops::listing::VersionDetails;
+use crate::ops::pull::OnBadSectors;
 use crate::ops::restore::{self, OnDamage, Options, Restored};
 use crate::ops::{OpsError, label};
+use crate::source::Recipe;
+use crate::source::destination::{Consent, Holes, Start};
+use crate::source::file_destination::PART_SUFFIX;
 use crate::words::name::Name;
 use crate::words::record::Stats;
 use std::io;
@@ -20,33 +24,52 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// When nothing was published.
-pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<()> {
+pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
     let name = Name::new(&args.name).map_err(|error| OpsError::refused(error.to_string()))?;
     let tags = label::parse_tags(&args.tag)?;
     let expire = args.expire.as_deref().map(|text| label::parse_expire(text, context.clock.now())).transpose()?;
     let Open { repo, progress, .. } = context.open_or_make()?;
     let from = args.from.as_deref().map(|spec| repo.resolve(spec)).transpose()?.map(|version| version.record.uid);
     let job = Job {
-        source: std::path::absolute(&args.source)?,
+        source: Recipe::parse(&args.source, &std::env::current_dir()?)
+            .and_then(|recipe| recipe.of_format(&args.format))
+            .map_err(OpsError::from)?,
         name,
         snapshot_name: args.snapshot.clone(),
         tags,
         expire: expire.flatten(),
         from,
+        changes: match &args.hints {
+            Some(file) => ChangesFrom::Hints(file.clone()),
+            None if args.full => ChangesFrom::Nobody,
+            None => ChangesFrom::Source,
+        },
+        begin: if args.resume { Begin::Continue } else { Begin::Anew },
+        on_bad: if args.skip_errors { OnBadSectors::Skip } else { OnBadSectors::Tolerate },
     };
     let made = backup::backup(&repo, &job, &*progress, &interrupt());
     progress.finish();
-    let record = made?;
+    let BackedUp { record, bad } = made?;
     let version = repo.version(record.uid)?;
     if context.globals.json {
         output::json(&VersionDetails::from(&version))?;
-        return Ok(());
+    } else {
+        if !context.globals.quiet {
+            line(&cost(record.image.size_bytes, &record.stats));
+        }
+        output::print(&format!("{}\n", record.uid))?;
     }
-    if !context.globals.quiet {
-        line(&cost(record.image.size_bytes, &record.stats));
+    if bad.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
-    output::print(&format!("{}\n", record.uid))?;
-    Ok(())
+    line(&format!("{bad}; these {} bytes are zero in version {}", bad.bytes(), record.uid));
+    if args.skip_errors {
+        return Ok(ExitCode::SUCCESS);
+    }
+    line(
+        "the version is incomplete: repeat with --skip-errors to have it count as a backup, or write `valid` to its file of that name",
+    );
+    Ok(ExitCode::from(exit::SOURCE))
 }
 
 fn cost(size_bytes: u64, stats: &Stats) -> String {
@@ -77,11 +100,14 @@ pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
         on_damage,
         threads: repo.readers(),
     };
-    let is_stream = args.destination.as_os_str() == "-";
+    let is_stream = args.destination == "-";
     let restored = if is_stream {
         restore::restore_stream(&repo, &version, &mut io::stdout().lock(), on_damage, &*progress, &interrupt())
     } else {
-        restore::restore(&repo, &version, &args.destination, &options, &*progress, &interrupt())
+        let volume = Recipe::parse(&args.destination, &std::env::current_dir()?)
+            .and_then(|recipe| recipe.volume())
+            .map_err(OpsError::from)?;
+        restore::restore(&repo, &version, &*volume, &options, &*progress, &interrupt())
     };
     progress.finish();
     let restored = restored.inspect_err(|_| hint_at_part(args))?;
@@ -92,10 +118,9 @@ pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
 
 /// What was restored before a failure is worth going on from.
 fn hint_at_part(args: &Restore) {
-    let mut part = args.destination.clone().into_os_string();
-    part.push(PART_SUFFIX);
+    let part = format!("{}{PART_SUFFIX}", args.destination);
     if !args.resume && std::fs::metadata(&part).is_ok_and(|part| part.len() > 0) {
-        line(&format!("what was restored is kept in {}: --continue goes on from there", part.to_string_lossy()));
+        line(&format!("what was restored is kept in {}: --continue goes on from there", part));
     }
 }
 
@@ -115,7 +140,7 @@ fn report(context: &Context, is_stream: bool, restored: &Restored) -> anyhow::Re
             "restored {} of version {} to {}: {} written{kept}",
             show_bytes(restored.size_bytes),
             restored.uid,
-            restored.destination.display(),
+            restored.destination,
             show_bytes(restored.written_bytes)
         ));
     }

@@ -8,6 +8,7 @@ use crate::cli::setup::{Context, Open};
 use crate::ops::listing::VersionRow;
 use crate::ops::rebuild::{self, IndexSource};
 use crate::ops::{OpsError, transfer};
+use crate::source::SourceError;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -45,7 +46,7 @@ pub fn export(context: &Context, args: &Export) -> anyhow::Result<()> {
 /// When it is no export of this repository, or a block is gone.
 pub fn import(context: &Context, args: &Import) -> anyhow::Result<()> {
     let mut text = String::new();
-    let failed = |source| OpsError::Source { path: args.file.clone(), source };
+    let failed = |source| OpsError::from(SourceError::Open { what: args.file.display().to_string(), source });
     if args.file.as_os_str() == "-" {
         io::stdin().lock().take(EXPORT_MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
     } else {

@@ -45,7 +45,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Mount(args) => done(mount::mount(context, &args)),
         Verb::Umount(args) => done(mount::umount(context, &args)),
         Verb::Status => done(inspect::status(context)),
-        Verb::Backup(args) => done(data::backup(context, &args)),
+        Verb::Backup(args) => data::backup(context, &args),
         Verb::Restore(args) => data::restore(context, &args),
         Verb::Ls(args) => done(inspect::ls(context, &args)),
         Verb::Show(args) => done(inspect::show(context, &args)),

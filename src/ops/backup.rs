@@ -1,205 +1,274 @@
-//! Backing up a file or a block device without a mount.
+//! Backing up a source without a mount.
 //!
 //! ```text
-//! data extents -> chunks -> read -> draft image (pipeline: zero, unchanged, known, or stored) -> settle -> publish
+//! choose a base -> open the source (snapshot) -> who knows the changes? -> compare a sample -> pull -> settle -> publish
 //! ```
 //!
-//! An interrupted backup publishes nothing, but what it stored is in packs and index: repeating it stores nothing twice. So
-//! that a killed one loses little, the same is done every now and then.
+//! With changes known (by hints, or by the difference of two snapshots) the image begins as the base and only what changed is
+//! read; otherwise it begins empty and everything is read, while blocks equal to the base's cost a hash.
+//!
+//! An interrupted backup publishes nothing. What it stored stays, as a draft record: `--continue` goes on where it stopped. So
+//! that a killed one loses little, that is written every now and then.
 
 use crate::image::DraftImage;
+use crate::ops::base::{self, Base, ChangesFrom};
 use crate::ops::commit::{Publication, publish_version};
-use crate::ops::source::Source;
+use crate::ops::pull::{OnBadSectors, Position, Pull, Unchanged};
+use crate::ops::snapshots::Session;
+use crate::ops::unfinished::Unfinished;
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::Repository;
+use crate::source::Recipe;
+use crate::source::bad_sectors::BadSectors;
 use crate::words::attribute::{Attributes, Validity};
+use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, Uid};
-use crate::words::monitor::{Counter, Monitor};
+use crate::words::monitor::Monitor;
 use crate::words::name::Name;
 use crate::words::record::{ImageRef, Record};
 use crate::words::stamp::Stamp;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is read at once.
-const CHUNK_BYTES: u64 = 4 << 20;
-/// How many chunks before it is read a chunk is looked for in the page cache: the kernel's own read-ahead must not have
-/// reached it by then.
-const CHUNKS_AHEAD: usize = 4;
 /// How much time's work a kill may cost.
-const INDEX_INTERVAL: Duration = Duration::from_secs(30);
+const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What to back up, and as what.
 #[derive(Debug, Clone)]
 pub struct Backup {
-    /// A file or a block device.
-    pub source: PathBuf,
+    /// What.
+    pub source: Recipe,
     /// Name of the backup.
     pub name: Name,
-    /// Which snapshot of the source this is.
+    /// Which snapshot of the source this is; for sources that take snapshots of their own only when it is empty.
     pub snapshot_name: String,
     /// Tags.
     pub tags: BTreeSet<String>,
     /// When it may go.
     pub expire: Option<Stamp>,
-    /// The version it probably resembles, instead of the newest of the name.
+    /// The version it was made from, instead of the newest of the name.
     pub from: Option<Uid>,
+    /// Who knows what has changed.
+    pub changes: ChangesFrom,
+    /// Where to begin.
+    pub begin: Begin,
+    /// About sectors that cannot be read.
+    pub on_bad: OnBadSectors,
 }
 
-/// A chunk of the source, and what of it the page cache did not hold.
-struct Chunk {
-    range: Range<u64>,
-    absent: Vec<Range<u64>>,
+/// Where a backup begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the beginning.
+    Anew,
+    /// Where an interrupted one stopped, if there is one and the source is what it was.
+    Continue,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct BackedUp {
+    /// The version.
+    pub record: Record,
+    /// What could not be read, and is zero in it.
+    pub bad: BadSectors,
 }
 
 /// Makes a version of a source.
 ///
 /// # Errors
-/// When the source cannot be read (the offset is named), the name is taken as a directory, or the repository fails. Nothing is
-/// published then.
+/// When the source cannot be read (the offset is named) other than for bad sectors, differs from its base where it should not,
+/// the name is taken as a directory, or the repository fails. Nothing is published then.
 pub fn backup(
     repo: &Arc<Repository>,
     job: &Backup,
     monitor: &dyn Monitor,
     interrupt: &Interrupt,
-) -> Result<Record, OpsError> {
+) -> Result<BackedUp, OpsError> {
     let started = Instant::now();
-    let source = Source::open(&job.source)?;
     repo.check_name(&job.name)?;
-    let base = match job.from {
-        Some(uid) => Some(uid),
-        None => repo.catalog().newest(&job.name).map_err(crate::repo::RepoError::from)?,
-    };
-    let base_image = base.map(|uid| repo.version(uid).map(|version| version.record.image)).transpose()?;
-    let image = DraftImage::new(Arc::clone(repo), ImageRef::empty(repo.block_size()), base_image);
-    let copied = copy(repo, &source, &image, monitor, interrupt).and_then(|()| Ok(image.settle()?));
-    let settled = match copied {
-        Ok(settled) => settled,
-        Err(error) => {
-            // What was stored must be found again. When that fails too, the first error is the one to tell.
-            if let Err(second) = repo.flush_packs([]) {
-                tracing::warn!("what was stored could not be indexed: {second}");
-            }
-            return Err(error);
+    let base = Base::find(repo, &job.name, job.from)?;
+    let described = job.source.volume()?.describe();
+    let left = Unfinished::find(repo, &job.name, &described)?;
+    let (session, resumed) = open(repo, job, base.as_ref(), left.as_ref(), monitor)?;
+    let source = Arc::clone(session.source());
+    let plan = base::plan(&session, base.as_ref(), &job.changes, monitor, repo)?;
+    // What stood still in the interrupted one must be what stands still in this one.
+    let resumed = resumed.filter(|record| {
+        let fits = record.start == plan.start;
+        if !fits {
+            monitor.warn("the interrupted backup knew of other changes: it begins anew, and nothing is stored twice");
         }
+        fits
+    });
+    let image = start_image(repo, &plan, source.size_bytes(), resumed)?;
+    let mut work = Work {
+        repo,
+        image: &image,
+        relative: resumed.map(|record| record.image).or(base.as_ref().map(|base| base.image)),
+        earlier_bad: resumed
+            .and_then(|record| BadSectors::parse(Unfinished::state_of(record, &described)))
+            .unwrap_or_default(),
+        saved: Instant::now(),
+        unfinished: Unfinished {
+            draft: left.as_ref().map_or_else(|| repo.clock().draft_id(), |record| record.draft),
+            name: job.name.clone(),
+            source: described,
+            snapshot_name: session.snapshot_name().unwrap_or_default().to_owned(),
+            file: source.attributes(),
+            base: base.as_ref().map_or(Uid::NIL, |base| base.uid),
+            start: resumed.map_or(plan.start, |record| record.start),
+            record: left.clone(),
+        },
     };
+    let from = resumed.and_then(|record| record.broken.as_ref()).map_or(0, |broken| broken.at);
+    let pull = Pull {
+        repo,
+        source: &*plan.source,
+        image: &image,
+        unchanged: Unchanged::Stands,
+        on_bad: job.on_bad,
+        monitor,
+        interrupt,
+    };
+    let bad = work.pull(&pull, from..source.size_bytes())?;
+    let settled = image.settle()?;
     if source.has_changed() {
-        monitor.warn(&format!("{} was changed while it was read: take a snapshot first", source.path().display()));
+        monitor.warn(&format!("{} was changed while it was read: take a snapshot first", source.describe()));
     }
-    let attributes = Attributes {
+    let publication = Publication {
+        attributes: attributes(job, &session, &bad),
+        base: work.unfinished.base,
+        supersedes: Uid::NIL,
+        draft: work.unfinished.record.as_ref().map_or(DraftId::NIL, |record| record.draft),
+        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        relatives: work.unfinished.record.iter().map(|record| record.image).collect(),
+    };
+    let record = publish_version(repo, &settled, publication)?;
+    work.unfinished.finish(repo);
+    Ok(BackedUp { record, bad })
+}
+
+fn attributes(job: &Backup, session: &Session, bad: &BadSectors) -> Attributes {
+    let validity = match job.on_bad {
+        _ if bad.is_empty() => Validity::Valid,
+        OnBadSectors::Tolerate => Validity::Incomplete(bad.to_string()),
+        // Whoever asked for it has a backup that counts; what it lacks stands with it.
+        OnBadSectors::Skip => Validity::Invalid(bad.to_string()),
+    };
+    let snapshot_name = match session.snapshot_name() {
+        Some(name) => name.to_owned(),
+        None => job.snapshot_name.clone(),
+    };
+    Attributes {
         name: job.name.clone(),
-        snapshot_name: job.snapshot_name.clone(),
+        snapshot_name,
         tags: job.tags.clone(),
         expire: job.expire,
         protected: false,
-        validity: Validity::Valid,
-        file: source.attributes(),
-    };
-    let publication = Publication {
-        attributes,
-        base: base.unwrap_or(Uid::NIL),
-        supersedes: Uid::NIL,
-        draft: DraftId::NIL,
-        duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        relatives: Vec::new(),
-    };
-    Ok(publish_version(repo, &settled, publication)?)
+        validity,
+        file: session.source().attributes(),
+    }
 }
 
-fn copy(
-    repo: &Repository,
-    source: &Source,
-    image: &Arc<DraftImage>,
+/// Opens the source: at the snapshot of an interrupted backup if that is to go on and still fits, else as it is now. The record
+/// that is returned is the one to go on from.
+fn open<'a>(
+    repo: &Arc<Repository>,
+    job: &Backup,
+    base: Option<&Base>,
+    left: Option<&'a Record>,
     monitor: &dyn Monitor,
-    interrupt: &Interrupt,
-) -> Result<(), OpsError> {
-    let total = source.size_bytes();
-    image.truncate(total)?;
-    let mut buffer = vec![0; usize::try_from(CHUNK_BYTES.min(total)).unwrap_or(0)];
-    let mut waiting: VecDeque<Chunk> = VecDeque::new();
-    let mut looked = 0;
-    let mut indexed = Instant::now();
-    monitor.progress(0, total);
-    loop {
-        while waiting.len() < CHUNKS_AHEAD {
-            let Some(range) = source.next_chunk(looked, CHUNK_BYTES) else { break };
-            looked = range.end;
-            waiting.push_back(Chunk { absent: source.absent_pages(&range), range });
+) -> Result<(Session, Option<&'a Record>), OpsError> {
+    let anew = |why: &str| {
+        if job.begin == Begin::Continue {
+            monitor.warn(&format!("{why}: everything is read again, and nothing stored twice"));
         }
-        let Some(Chunk { range, absent }) = waiting.pop_front() else { break };
-        interrupt.check()?;
-        let len = usize::try_from(range.end - range.start).unwrap_or(0);
-        source.read(range.start, &mut buffer[..len])?;
-        monitor.count(Counter::BytesRead, len as u64);
-        source.forget_pages(&absent);
-        image.write_at(range.start, &buffer[..len])?;
-        monitor.progress(range.end, total);
-        if indexed.elapsed() >= INDEX_INTERVAL {
-            repo.flush_packs([])?;
-            indexed = Instant::now();
+        Ok((Session::now(repo, &job.source)?, None))
+    };
+    let Some(left) = left.filter(|_| job.begin == Begin::Continue) else {
+        return anew("there is no interrupted backup to go on from");
+    };
+    if left.base != base.map_or(Uid::NIL, |base| base.uid) {
+        return anew("there is a newer version than the interrupted backup began from");
+    }
+    let session = match left.attributes.snapshot_name.as_str() {
+        "" => Some(Session::now(repo, &job.source)?),
+        name => Session::kept(repo, &job.source, name)?,
+    };
+    let Some(session) = session else { return anew("the snapshot of the interrupted backup is gone or in use") };
+    let now = session.source();
+    let same = now.size_bytes() == left.image.size_bytes && now.attributes().mtime == left.attributes.file.mtime;
+    if same { Ok((session, Some(left))) } else { anew("the source has changed since the interrupted backup") }
+}
+
+/// The image as it is before anything is read.
+fn start_image(
+    repo: &Arc<Repository>,
+    plan: &base::Plan,
+    size_bytes: u64,
+    resumed: Option<&Record>,
+) -> Result<Arc<DraftImage>, OpsError> {
+    let start = resumed.map_or(plan.start, |record| record.image);
+    let image = DraftImage::new(Arc::clone(repo), start, plan.compared_with);
+    let whole = size_bytes / repo.block_size().bytes_u64() * repo.block_size().bytes_u64();
+    if size_bytes != whole && !plan.last_is_unchanged {
+        // The last block is written as far as it goes. What stood there must not be asked for the rest of it.
+        image.truncate(whole.min(image.size_bytes()))?;
+    }
+    image.truncate(size_bytes)?;
+    Ok(image)
+}
+
+/// Pulls, and keeps how far it got.
+struct Work<'a> {
+    repo: &'a Repository,
+    image: &'a Arc<DraftImage>,
+    relative: Option<ImageRef>,
+    /// What the run before this could not read.
+    earlier_bad: BadSectors,
+    saved: Instant,
+    unfinished: Unfinished,
+}
+
+impl Work<'_> {
+    fn pull(&mut self, pull: &Pull<'_>, range: Range<u64>) -> Result<BadSectors, OpsError> {
+        let begun = range.start;
+        let bad = pull.run(range, &mut |position| {
+            if self.saved.elapsed() < SAVE_INTERVAL {
+                return Ok(());
+            }
+            self.saved = Instant::now();
+            self.save(position)
+        });
+        match bad {
+            Ok(bad) => Ok(self.with_earlier(&bad)),
+            Err(error) => {
+                // The first error is the one to tell.
+                if error.position.reached > begun
+                    && let Err(second) = self.save(&error.position)
+                {
+                    tracing::warn!("how far it got could not be kept: {second}");
+                }
+                Err(error.error)
+            }
         }
     }
-    monitor.progress(total, total);
-    Ok(())
+
+    fn with_earlier(&self, bad: &BadSectors) -> BadSectors {
+        BadSectors::new(self.earlier_bad.ranges().iter().chain(bad.ranges()).cloned().collect())
+    }
+
+    fn save(&mut self, position: &Position) -> Result<(), OpsError> {
+        let settled = self.image.settle()?;
+        let bad = self.with_earlier(&position.bad);
+        let state = if bad.is_empty() { "go on with --continue".to_owned() } else { bad.to_string() };
+        self.unfinished.save(self.repo, &settled, position.reached, &state, self.relative)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repo::testing;
-    use std::os::unix::fs::FileExt;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    /// Raises a flag when half of the source has been read.
-    struct StopHalfway(&'static AtomicBool);
-
-    impl Monitor for StopHalfway {
-        fn count(&self, _: Counter, _: u64) {}
-
-        fn progress(&self, done: u64, total: u64) {
-            self.0.store(done > total / 2, Ordering::Relaxed);
-        }
-    }
-
-    fn noise(len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        crate::words::clock::Clock::random(&crate::words::clock::SystemClock, &mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn an_interrupted_backup_publishes_nothing_and_repeated_stores_nothing_twice() {
-        static STOP: AtomicBool = AtomicBool::new(false);
-        let test = testing::create(&testing::small());
-        let source = test.dir.path().join("source");
-        std::fs::write(&source, noise(12 << 20)).unwrap();
-        let job = Backup {
-            source: source.clone(),
-            name: Name::new("vm").unwrap(),
-            snapshot_name: String::new(),
-            tags: BTreeSet::new(),
-            expire: None,
-            from: None,
-        };
-        let stopped = backup(&test.repo, &job, &StopHalfway(&STOP), &Interrupt::new(&STOP));
-        assert!(matches!(stopped, Err(OpsError::Interrupted)));
-        assert_eq!(test.repo.catalog().version_uids().unwrap(), []);
-        let (stored, silent) = (test.tally.get(Counter::BlocksStored), crate::words::monitor::Silent);
-        assert!(stored > 1000, "{stored}");
-        backup(&test.repo, &job, &silent, &Interrupt::never()).unwrap();
-        let map_nodes = 5;
-        assert!(test.tally.get(Counter::BlocksStored) <= (12 << 20) / 4096 + map_nodes);
-
-        // Unchanged, and again with a hole where there was data: nothing is looked up, nothing but nodes of the map stored.
-        let (lookups, stored) = (test.tally.get(Counter::IndexLookups), test.tally.get(Counter::BlocksStored));
-        std::fs::File::options().write(true).open(&source).unwrap().write_all_at(&[0; 4096], 1 << 20).unwrap();
-        let record = backup(&test.repo, &job, &silent, &Interrupt::never()).unwrap();
-        assert!(test.tally.get(Counter::IndexLookups) - lookups <= map_nodes);
-        assert!(test.tally.get(Counter::BlocksStored) - stored <= 2);
-        assert_eq!(record.image.allocated_blocks, (12 << 20) / 4096 - 1);
-        assert!(!record.base.is_nil());
-    }
-}
+#[path = "backup_tests.rs"]
+mod tests;

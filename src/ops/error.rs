@@ -1,6 +1,8 @@
 //! Why a verb did not do what it was asked to.
 
 use crate::repo::RepoError;
+use crate::source::SourceError;
+use crate::source::error::SourceFailure;
 use crate::target::TargetError;
 use std::io;
 use std::path::PathBuf;
@@ -13,22 +15,14 @@ pub enum OpsError {
     Repo(#[from] RepoError),
     #[error("{what}")]
     Refused { what: String },
-    #[error("{path} cannot be opened: {source}", path = .path.display())]
-    Source { path: PathBuf, source: io::Error },
-    #[error("{path} cannot be backed up: {problem}", path = .path.display())]
-    SourceKind { path: PathBuf, problem: &'static str },
-    #[error("{path} cannot be read at offset {offset}: {source}; nothing was published", path = .path.display())]
-    SourceRead { path: PathBuf, offset: u64, source: io::Error },
-    #[error("{path} ended at offset {offset} while it was being read; nothing was published", path = .path.display())]
-    SourceShrank { path: PathBuf, offset: u64 },
-    #[error("{path} exists: use --force to overwrite it", path = .path.display())]
-    Exists { path: PathBuf },
-    #[error("{path} is left from a restore that did not finish: use --continue to go on, or --force to begin anew", path = .path.display())]
-    Unfinished { path: PathBuf },
-    #[error("{path} has {has_bytes} bytes, too few for an image of {needed_bytes} bytes", path = .path.display())]
-    TooSmall { path: PathBuf, has_bytes: u64, needed_bytes: u64 },
-    #[error("{path} cannot be restored to: {problem}", path = .path.display())]
-    DestinationKind { path: PathBuf, problem: &'static str },
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(
+        "{what} differs from version {base} at offset {offset}, where nothing should have changed: whatever told the changes \
+         was wrong. Nothing was published and the version was kept; back up without hints (or --full), and see whether it is \
+         the right source"
+    )]
+    Differs { what: String, offset: u64, base: String },
     #[error("{path} cannot be {action}: {source}", path = .path.display())]
     Destination { path: PathBuf, action: &'static str, source: io::Error },
     #[error("version {uid} cannot be read at offset {offset}: {source}; use --skip-damaged to restore the rest")]
@@ -66,7 +60,12 @@ impl OpsError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Repo(error) => failure_of(error),
-            Self::Source { .. } | Self::SourceRead { .. } | Self::SourceShrank { .. } => Failure::Source,
+            Self::Source(error) => match error.failure() {
+                SourceFailure::Refused => Failure::Refused,
+                SourceFailure::Reading => Failure::Source,
+                SourceFailure::Writing => Failure::Other,
+            },
+            Self::Differs { .. } => Failure::Source,
             Self::Damaged { .. } => Failure::Damage,
             Self::Destination { .. } => Failure::Other,
             Self::Interrupted => Failure::Interrupted,

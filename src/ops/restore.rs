@@ -2,11 +2,12 @@
 
 use crate::catalog::Version;
 use crate::image::ImageReader;
-use crate::ops::destination::{self, Consent, Destination, Holes, Start};
 use crate::ops::error::is_damage;
 use crate::ops::walk::{Found, walk};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
+use crate::source::Volume;
+use crate::source::destination::{Consent, Destination, Holes, Manner, Start};
 use crate::words::ids::BlockId;
 use crate::words::monitor::{Counter, Monitor};
 use crate::words::record::ImageRef;
@@ -14,7 +15,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -55,7 +55,7 @@ pub struct Restored {
     /// The version.
     pub uid: String,
     /// Where it was restored to; `-` for a stream.
-    pub destination: PathBuf,
+    pub destination: String,
     /// Of the whole image.
     pub size_bytes: u64,
     /// Written.
@@ -77,26 +77,26 @@ pub struct ZeroedRange {
     pub reason: String,
 }
 
-/// Restores to a file or a block device.
+/// Restores to a volume: a file, a block device, an image of a cluster.
 ///
 /// # Errors
 /// When the destination refuses, the target fails, or a block is damaged and was not to be skipped.
 pub fn restore(
     repo: &Arc<Repository>,
     version: &Version,
-    path: &Path,
+    volume: &dyn Volume,
     options: &Options,
     monitor: &dyn Monitor,
     interrupt: &Interrupt,
 ) -> Result<Restored, OpsError> {
     let image = version.record.image;
-    let plan = destination::plan(path, image.size_bytes, options.consent, options.start)?;
-    let destination = plan.execute(options.holes)?;
+    let Options { consent, start, holes, .. } = *options;
+    let destination = volume.destination(&Manner { size_bytes: image.size_bytes, consent, start, holes })?;
     let work = Work {
         repo,
         image,
         uid: version.record.uid.to_string(),
-        destination: &destination,
+        destination: &*destination,
         options: *options,
         monitor,
         interrupt,
@@ -194,7 +194,7 @@ struct Work<'a> {
     repo: &'a Arc<Repository>,
     image: ImageRef,
     uid: String,
-    destination: &'a Destination,
+    destination: &'a dyn Destination,
     options: Options,
     monitor: &'a dyn Monitor,
     interrupt: &'a Interrupt,
@@ -293,7 +293,7 @@ impl Work<'_> {
                 continue;
             }
             let done = match job {
-                Job::Zero(range) => self.destination.zero(&range),
+                Job::Zero(range) => self.destination.zero(&range).map_err(OpsError::from),
                 Job::Blocks(blocks) => self.blocks(blocks, &mut buffer),
             };
             if let Err(error) = done {

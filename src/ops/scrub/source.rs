@@ -4,10 +4,11 @@ use crate::catalog::Version;
 use crate::ops::error::is_damage;
 use crate::ops::scrub::pace::Pacer;
 use crate::ops::scrub::report::{LostRange, RANGES_MAX};
-use crate::ops::source::Source;
 use crate::ops::walk::{Found, walk};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
+use crate::source::file::FileSource;
+use crate::source::{Content, Source};
 use crate::words::ids::BlockId;
 use crate::words::monitor::{Counter, Monitor};
 use crossbeam_channel::{Sender, bounded};
@@ -76,7 +77,7 @@ pub fn compare(
     monitor: &dyn Monitor,
     interrupt: &Interrupt,
 ) -> Result<Comparison, OpsError> {
-    let source = Source::open(path)?;
+    let source = FileSource::open(path)?;
     let image = version.record.image;
     let work = Work {
         repo,
@@ -153,7 +154,7 @@ struct Differences {
 
 struct Work<'a> {
     repo: &'a Repository,
-    source: &'a Source,
+    source: &'a FileSource,
     block: u64,
     /// Both have bytes up to here.
     end: u64,
@@ -170,9 +171,16 @@ impl Work<'_> {
         // Where the version has a hole, only what the source holds needs to be looked at.
         let hole = |range: Range<u64>| {
             let mut at = range.start;
-            while let Some(chunk) = self.source.next_chunk(at, self.block).filter(|chunk| chunk.start < range.end) {
-                at = chunk.end;
-                hand(Job::Hole(chunk.start..chunk.end.min(range.end)))?;
+            while at < range.end {
+                let extent = self.source.extent_at(at)?;
+                let end = extent.range.end.min(range.end);
+                if extent.content == Content::Hole {
+                    at = end;
+                    continue;
+                }
+                let end = end.min(at + self.block);
+                hand(Job::Hole(at..end))?;
+                at = end;
             }
             Ok::<(), OpsError>(())
         };
@@ -222,10 +230,8 @@ impl Work<'_> {
                 Err(error) => return Err(error.into()),
             },
         };
-        let absent = self.source.absent_pages(&range);
         let mut buffer = vec![0; len];
-        self.source.read(range.start, &mut buffer)?;
-        self.source.forget_pages(&absent);
+        self.source.read_at(range.start, &mut buffer)?;
         self.monitor.count(Counter::BytesRead, len as u64);
         let mut at = range.start;
         for (number, sector) in buffer.chunks(SECTOR_BYTES).enumerate() {

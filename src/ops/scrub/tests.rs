@@ -4,9 +4,12 @@
 use super::*;
 use crate::format::layout;
 use crate::image::ImageReader;
-use crate::ops::backup::{Backup, backup};
+use crate::ops::backup::{Backup, Begin, backup};
+use crate::ops::base::ChangesFrom;
+use crate::ops::pull::OnBadSectors;
 use crate::ops::rebuild::{IndexSource, rebuild};
 use crate::repo::testing::{TestRepository, create, open, small};
+use crate::source::Recipe;
 use crate::target::DirTarget;
 use crate::words::attribute::Validity;
 use crate::words::clock::{Clock, SystemClock};
@@ -60,14 +63,17 @@ impl World {
 
     fn back_up(&self, name: &str) -> Uid {
         let job = Backup {
-            source: self.path(&format!("{name}.img")),
+            source: Recipe::File { path: self.path(&format!("{name}.img")) },
             name: Name::new(name).unwrap(),
             snapshot_name: String::new(),
             tags: BTreeSet::new(),
             expire: None,
             from: None,
+            changes: ChangesFrom::Source,
+            begin: Begin::Anew,
+            on_bad: OnBadSectors::Tolerate,
         };
-        backup(self.repo(), &job, &Silent, &Interrupt::never()).unwrap().uid
+        backup(self.repo(), &job, &Silent, &Interrupt::never()).unwrap().record.uid
     }
 
     /// The same target, seen by a host that knows nothing of it.

@@ -48,9 +48,9 @@ pub fn forget(file: &File, ranges: &[Range<u64>]) {
     }
 }
 
-/// Says that the file will be read from front to back.
-pub fn announce_sequential(file: &File) {
-    advise(file, 0, 0, libc::POSIX_FADV_SEQUENTIAL);
+/// Says that the file will be read in large parts in any order: nothing is to be read ahead.
+pub fn announce_random(file: &File) {
+    advise(file, 0, 0, libc::POSIX_FADV_RANDOM);
 }
 
 /// Lets the kernel forget all of a file whose pages are on disk.

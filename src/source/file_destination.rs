@@ -4,11 +4,10 @@
 //! restore fails: `--continue` goes on with it. A file that is replaced stays as it was until then, too. A device is written
 //! in place; one that is mounted or otherwise in use is refused whatever is asked for.
 
-use crate::ops::OpsError;
-use crate::ops::page_cache;
-use crate::ops::source::device_bytes;
+use crate::source::destination::{Consent, Destination, Holes, Start};
+use crate::source::file::device_bytes;
+use crate::source::{SourceError, page_cache};
 use crate::words::attribute::FileAttributes;
-use crate::words::zero::is_zero;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,39 +15,10 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an unfinished file is called: its name and this.
 pub const PART_SUFFIX: &str = ".backyfs-part";
-/// The smallest hole worth leaving in a file.
-const HOLE_BYTES: usize = 16 << 10;
-
-/// Whether something that exists may be overwritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consent {
-    /// No.
-    None,
-    /// Yes: `--force`.
-    Force,
-}
-
-/// What to do with what an earlier restore left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// Write everything.
-    Anew,
-    /// Compare, and write only what differs: `--continue`.
-    Resume,
-}
-
-/// Whether holes of the image become holes of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holes {
-    /// They take no space.
-    Keep,
-    /// Space is reserved for all of it.
-    Allocate,
-}
-
 /// What will be done, before anything is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationPlan {
@@ -69,21 +39,24 @@ enum How {
 
 /// An open destination. Threads may write at different offsets.
 #[derive(Debug)]
-pub struct Destination {
+pub struct FileDestination {
     plan: DestinationPlan,
     file: Flock<File>,
     /// Whether all of it reads as zero where nothing was written.
     fresh: bool,
+    /// Whether a part file has got its name.
+    is_named: AtomicBool,
 }
 
 /// Decides how to restore to `path`. Changes nothing.
 ///
 /// # Errors
 /// When it exists without consent, is too small, or is nothing that can hold an image.
-pub fn plan(path: &Path, size_bytes: u64, consent: Consent, start: Start) -> Result<DestinationPlan, OpsError> {
-    let failed = |action, source| OpsError::Destination { path: path.to_owned(), action, source };
-    let kind = |problem| OpsError::DestinationKind { path: path.to_owned(), problem };
-    let exists = || OpsError::Exists { path: path.to_owned() };
+pub fn plan(path: &Path, size_bytes: u64, consent: Consent, start: Start) -> Result<DestinationPlan, SourceError> {
+    let failed = |action, source| SourceError::Destination { what: path.display().to_string(), action, source };
+    let kind =
+        |problem: &str| SourceError::DestinationKind { what: path.display().to_string(), problem: problem.to_owned() };
+    let exists = || SourceError::Exists { what: path.display().to_string() };
     let existing = match std::fs::metadata(path) {
         Ok(metadata) => Some(metadata.file_type()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -108,7 +81,7 @@ pub fn plan(path: &Path, size_bytes: u64, consent: Consent, start: Start) -> Res
         Some(_) if consent == Consent::None => Err(exists()),
         Some(_) if start == Start::Resume && !part_exists => done(How::InPlace),
         _ if part_exists && consent == Consent::None && start == Start::Anew => {
-            Err(OpsError::Unfinished { path: part })
+            Err(SourceError::Unfinished { path: part })
         }
         _ => done(How::Part { part, replaces: existing.is_some(), start }),
     }
@@ -125,11 +98,11 @@ impl DestinationPlan {
     ///
     /// # Errors
     /// When it cannot be opened, is in use, or is too small.
-    pub fn execute(self, holes: Holes) -> Result<Destination, OpsError> {
+    pub fn execute(self, holes: Holes) -> Result<FileDestination, SourceError> {
         let written = self.written_path().to_owned();
         let failed = |action| {
-            let path = written.clone();
-            move |source| OpsError::Destination { path, action, source }
+            let path = written.display().to_string();
+            move |source| SourceError::Destination { what: path, action, source }
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600);
@@ -152,7 +125,11 @@ impl DestinationPlan {
         if self.how == How::Device {
             let has_bytes = device_bytes(&file).map_err(failed("measured"))?;
             if has_bytes < self.size_bytes {
-                return Err(OpsError::TooSmall { path: self.path, has_bytes, needed_bytes: self.size_bytes });
+                return Err(SourceError::TooSmall {
+                    what: self.path.display().to_string(),
+                    has_bytes,
+                    needed_bytes: self.size_bytes,
+                });
             }
         } else {
             fresh = file.metadata().map_err(failed("measured"))?.blocks() == 0;
@@ -161,7 +138,7 @@ impl DestinationPlan {
                 allocate(&file, self.size_bytes).map_err(failed("given its space"))?;
             }
         }
-        Ok(Destination { plan: self, file, fresh })
+        Ok(FileDestination { plan: self, file, fresh, is_named: AtomicBool::new(false) })
     }
 
     /// The path that is written to.
@@ -173,59 +150,32 @@ impl DestinationPlan {
     }
 }
 
-impl Destination {
-    /// Whether it reads as zero where nothing was written.
-    pub fn is_fresh(&self) -> bool {
-        self.fresh
-    }
-
+impl FileDestination {
     /// Where unfinished work is to be found; `None` when it is the destination itself.
     pub fn part(&self) -> Option<&Path> {
         if let How::Part { part, .. } = &self.plan.how { Some(part) } else { None }
     }
 
-    /// Reads what is there now.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), OpsError> {
+    fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> SourceError {
+        let path = self.plan.written_path().display().to_string();
+        move |source| SourceError::Destination { what: path.clone(), action, source }
+    }
+}
+
+impl Destination for FileDestination {
+    fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
         self.file.read_exact_at(buffer, offset).map_err(self.failed("read"))
     }
 
-    /// Writes.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), OpsError> {
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), SourceError> {
         self.file.write_all_at(data, offset).map_err(self.failed("written"))
     }
 
-    /// Writes to a place that reads as zero: parts that are zero are left as holes.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write_sparsely(&self, offset: u64, data: &[u8]) -> Result<(), OpsError> {
-        let mut pieces = data.chunks(HOLE_BYTES).zip((offset..).step_by(HOLE_BYTES)).peekable();
-        while let Some((piece, at)) = pieces.next() {
-            if is_zero(piece) {
-                continue;
-            }
-            // Neighbours are written together.
-            let mut len = piece.len();
-            while let Some((next, _)) = pieces.next_if(|(next, _)| !is_zero(next)) {
-                len += next.len();
-            }
-            let from = usize::try_from(at - offset).unwrap_or(0);
-            self.write(at, &data[from..from + len])?;
-        }
-        Ok(())
-    }
-
-    /// Makes a range read as zero.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn zero(&self, range: &Range<u64>) -> Result<(), OpsError> {
+    fn zero(&self, range: &Range<u64>) -> Result<(), SourceError> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let len = range.end.saturating_sub(range.start);
         if len == 0 || fallocate(&self.file, mode, range.start, len).is_ok() {
@@ -242,21 +192,31 @@ impl Destination {
         Ok(())
     }
 
-    /// Lets the kernel begin to write what it holds, so that the end need not wait for all of it.
-    pub fn start_writeback(&self) {
+    fn resize(&self, size_bytes: u64) -> Result<(), SourceError> {
+        if self.plan.how != How::Device {
+            return self.file.set_len(size_bytes).map_err(self.failed("resized"));
+        }
+        let has_bytes = device_bytes(&self.file).map_err(self.failed("measured"))?;
+        if has_bytes < size_bytes {
+            let what = self.plan.path.display().to_string();
+            return Err(SourceError::TooSmall { what, has_bytes, needed_bytes: size_bytes });
+        }
+        Ok(())
+    }
+
+    fn start_writeback(&self) {
         // SAFETY: takes numbers only; it is a hint, and its failure shows at the final sync.
         unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
-    /// Makes everything durable and gives a file its name. A new file gets the owner and mode of the version, a replaced one
-    /// keeps its own.
-    ///
-    /// # Errors
-    /// When that fails; the part file stays.
-    pub fn finish(self, attributes: &FileAttributes) -> Result<PathBuf, OpsError> {
+    fn finish(&self, attributes: &FileAttributes) -> Result<String, SourceError> {
         self.file.sync_all().map_err(self.failed("made durable"))?;
         page_cache::forget_all(&self.file);
-        let How::Part { part, replaces, .. } = &self.plan.how else { return Ok(self.plan.path) };
+        let path = self.plan.path.display().to_string();
+        let How::Part { part, replaces, .. } = &self.plan.how else { return Ok(path) };
+        if self.is_named.load(Ordering::Relaxed) {
+            return Ok(path);
+        }
         let replaced = std::fs::metadata(&self.plan.path).ok();
         let (mode, uid, gid) = match &replaced {
             Some(old) => (old.mode() & 0o7777, old.uid(), old.gid()),
@@ -273,14 +233,10 @@ impl Destination {
         } else {
             rename_to_new(part, &self.plan.path).map_err(self.failed("renamed (what was written is kept)"))?;
         }
+        self.is_named.store(true, Ordering::Relaxed);
         let directory = self.plan.path.parent().unwrap_or(Path::new("/"));
         File::open(directory).and_then(|dir| dir.sync_all()).map_err(self.failed("made durable"))?;
-        Ok(self.plan.path)
-    }
-
-    fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> OpsError {
-        let path = self.plan.written_path().to_owned();
-        move |source| OpsError::Destination { path: path.clone(), action, source }
+        Ok(path)
     }
 }
 
@@ -324,16 +280,16 @@ mod tests {
         let new = |consent, start| plan(&path, 10, consent, start);
         assert!(matches!(new(Consent::None, Start::Anew).unwrap().how, How::Part { replaces: false, .. }));
         std::fs::write(part_of(&path).unwrap(), b"half").unwrap();
-        assert!(matches!(new(Consent::None, Start::Anew), Err(OpsError::Unfinished { .. })));
+        assert!(matches!(new(Consent::None, Start::Anew), Err(SourceError::Unfinished { .. })));
         assert!(matches!(new(Consent::None, Start::Resume).unwrap().how, How::Part { start: Start::Resume, .. }));
         std::fs::write(&path, b"precious").unwrap();
-        assert!(matches!(new(Consent::None, Start::Anew), Err(OpsError::Exists { .. })));
-        assert!(matches!(new(Consent::None, Start::Resume), Err(OpsError::Exists { .. })));
+        assert!(matches!(new(Consent::None, Start::Anew), Err(SourceError::Exists { .. })));
+        assert!(matches!(new(Consent::None, Start::Resume), Err(SourceError::Exists { .. })));
         assert!(matches!(new(Consent::Force, Start::Anew).unwrap().how, How::Part { replaces: true, .. }));
-        assert!(matches!(plan(dir.path(), 10, Consent::Force, Start::Anew), Err(OpsError::DestinationKind { .. })));
+        assert!(matches!(plan(dir.path(), 10, Consent::Force, Start::Anew), Err(SourceError::DestinationKind { .. })));
         assert!(matches!(
             plan(Path::new("/dev/null"), 10, Consent::Force, Start::Anew),
-            Err(OpsError::DestinationKind { .. })
+            Err(SourceError::DestinationKind { .. })
         ));
     }
 

@@ -1,0 +1,262 @@
+//! Backups of files, with and without knowledge of what changed.
+
+use super::*;
+use crate::repo::testing::{self, TestRepository};
+use crate::words::monitor::{Counter, Silent, Tally};
+use crate::words::record::BlockKind;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const BLOCK: u64 = 4096;
+
+/// Raises a flag when part of the source has been read.
+struct StopEarly(&'static AtomicBool);
+
+impl Monitor for StopEarly {
+    fn count(&self, _: Counter, _: u64) {}
+
+    fn progress(&self, done: u64, total: u64) {
+        self.0.store(done > total / 8, Ordering::Relaxed);
+    }
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    crate::words::clock::Clock::random(&crate::words::clock::SystemClock, &mut bytes);
+    bytes
+}
+
+struct Scene {
+    test: TestRepository,
+    job: Backup,
+    disk: File,
+}
+
+/// A repository and a disk with these bytes.
+fn scene(content: &[u8]) -> Scene {
+    let test = testing::create(&testing::small());
+    let path = test.dir.path().join("disk");
+    std::fs::write(&path, content).unwrap();
+    let disk = File::options().read(true).write(true).open(&path).unwrap();
+    let job = Backup {
+        source: Recipe::File { path },
+        name: Name::new("vm").unwrap(),
+        snapshot_name: String::new(),
+        tags: BTreeSet::new(),
+        expire: None,
+        from: None,
+        changes: ChangesFrom::Source,
+        begin: Begin::Anew,
+        on_bad: OnBadSectors::Tolerate,
+    };
+    Scene { test, job, disk }
+}
+
+impl Scene {
+    fn run(&self) -> Result<BackedUp, OpsError> {
+        backup(&self.test.repo, &self.job, &Silent, &Interrupt::never())
+    }
+
+    fn hint(&mut self, hints: &str) {
+        let path = self.test.dir.path().join("hints");
+        std::fs::write(&path, hints).unwrap();
+        self.job.changes = ChangesFrom::Hints(path);
+    }
+
+    /// Backs up with hints, and says how many bytes were read of the source beside the sample.
+    fn run_counted(&self) -> Result<(Record, u64), OpsError> {
+        let tally = Tally::default();
+        let made = backup(&self.test.repo, &self.job, &tally, &Interrupt::never())?;
+        Ok((made.record, tally.get(Counter::BytesRead)))
+    }
+
+    fn content(&self, record: &Record) -> Vec<u8> {
+        let reader = crate::image::ImageReader::new(Arc::clone(&self.test.repo), record.image, "test");
+        let mut bytes = vec![0; record.image.size_bytes as usize];
+        reader.read_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn assert_whole(&self, record: &Record) {
+        let mut expected = vec![0; self.disk.metadata().unwrap().len() as usize];
+        self.disk.read_exact_at(&mut expected, 0).unwrap();
+        let found = self.content(record);
+        assert_eq!(found.len(), expected.len());
+        let wrong = found.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(wrong, None, "first wrong byte");
+    }
+}
+
+#[test]
+fn an_interrupted_backup_publishes_nothing_and_repeated_stores_nothing_twice() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let scene = scene(&noise(48 << 20));
+    let stopped = backup(&scene.test.repo, &scene.job, &StopEarly(&STOP), &Interrupt::new(&STOP));
+    assert!(matches!(stopped, Err(OpsError::Interrupted)));
+    assert_eq!(scene.test.repo.catalog().version_uids().unwrap(), []);
+    let stored = scene.test.tally.get(Counter::BlocksStored);
+    assert!(stored >= 1000, "{stored}");
+    scene.assert_whole(&scene.run().unwrap().record);
+    let map_nodes = 40;
+    assert!(scene.test.tally.get(Counter::BlocksStored) <= (48 << 20) / BLOCK + map_nodes);
+    assert_eq!(scene.test.repo.catalog().drafts().unwrap(), []);
+
+    // Unchanged, and again with a hole where there was data: nothing is looked up, nothing but nodes of the map stored.
+    let (lookups, stored) = (scene.test.tally.get(Counter::IndexLookups), scene.test.tally.get(Counter::BlocksStored));
+    scene.disk.write_all_at(&[0; BLOCK as usize], 1 << 20).unwrap();
+    let record = scene.run().unwrap().record;
+    assert!(scene.test.tally.get(Counter::IndexLookups) - lookups <= map_nodes);
+    assert!(scene.test.tally.get(Counter::BlocksStored) - stored <= 2);
+    assert_eq!(record.image.allocated_blocks, (48 << 20) / BLOCK - 1);
+    assert!(!record.base.is_nil());
+}
+
+#[test]
+fn an_interrupted_backup_goes_on_where_it_stopped() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let mut scene = scene(&noise((48 << 20) + 1234));
+    let stopped = backup(&scene.test.repo, &scene.job, &StopEarly(&STOP), &Interrupt::new(&STOP));
+    assert!(matches!(stopped, Err(OpsError::Interrupted)));
+    let draft = scene.test.repo.catalog().draft_of(&scene.job.name).unwrap().unwrap();
+    let reached = draft.broken.unwrap().at;
+    assert!(reached >= 4 << 20, "{reached}");
+    scene.job.begin = Begin::Continue;
+    let (record, read) = scene.run_counted().unwrap();
+    scene.assert_whole(&record);
+    assert_eq!(read, (48 << 20) + 1234 - reached);
+    assert_eq!(scene.test.repo.catalog().drafts().unwrap(), []);
+
+    // Of a source that has changed since, nothing is mixed.
+    STOP.store(false, Ordering::Relaxed);
+    scene.disk.write_all_at(&noise(48 << 20), 0).unwrap();
+    let stopped = backup(&scene.test.repo, &scene.job, &StopEarly(&STOP), &Interrupt::new(&STOP));
+    assert!(matches!(stopped, Err(OpsError::Interrupted)));
+    scene.disk.write_all_at(b"changed", 0).unwrap();
+    let (record, read) = scene.run_counted().unwrap();
+    assert_eq!(read, (48 << 20) + 1234);
+    scene.assert_whole(&record);
+}
+
+#[test]
+fn only_what_is_hinted_is_read() {
+    let mut scene = scene(&noise(1 << 20));
+    scene.run().unwrap();
+    // Not on blocks, and at the end.
+    scene.disk.write_all_at(b"new", 5000).unwrap();
+    scene.disk.write_all_at(b"end", (1 << 20) - 3).unwrap();
+    scene.hint(r#"[{"offset":5000,"length":3,"exists":"true"},{"offset":1048573,"length":3,"exists":true}]"#);
+    let (record, read) = scene.run_counted().unwrap();
+    assert_eq!(read, 2 * BLOCK);
+    scene.assert_whole(&record);
+
+    // Nothing at all: nothing is read, and nothing stored but a record.
+    scene.hint("[]");
+    let stored = scene.test.tally.get(Counter::BlocksStored);
+    let (again, read) = scene.run_counted().unwrap();
+    assert_eq!((read, scene.test.tally.get(Counter::BlocksStored)), (0, stored));
+    assert_eq!(again.image, record.image);
+    assert_ne!(again.uid, record.uid);
+}
+
+#[test]
+fn a_hole_in_part_of_a_block_leaves_the_rest_of_it() {
+    let mut scene = scene(&noise(1 << 20));
+    scene.run().unwrap();
+    scene.disk.write_all_at(&vec![0; 3 * BLOCK as usize], BLOCK + 100).unwrap();
+    scene.hint(r#"[{"offset":4196,"length":12288,"exists":false}]"#);
+    let (record, read) = scene.run_counted().unwrap();
+    assert_eq!(read, 2 * BLOCK, "the two blocks at the ends of the hole");
+    scene.assert_whole(&record);
+}
+
+#[test]
+fn grown_and_shrunk() {
+    let mut scene = scene(&noise(100_001));
+    scene.run().unwrap();
+    scene.hint("[]");
+    for size in [100_002, 150_000, 150_000 + 7 * BLOCK, 40_960, 40_961, 12_288, 1, 20_000, 0, 300] {
+        let before = scene.disk.metadata().unwrap().len();
+        scene.disk.set_len(size).unwrap();
+        if size > before {
+            scene.disk.write_all_at(b"tail", size - 4.min(size)).unwrap();
+        }
+        let (record, read) = scene.run_counted().unwrap();
+        assert!(read <= size.saturating_sub(before) + 2 * BLOCK, "{read} bytes read for {before} -> {size}");
+        scene.assert_whole(&record);
+    }
+}
+
+#[test]
+fn what_is_said_to_be_unchanged_is_compared() {
+    let mut scene = scene(&noise(16 * BLOCK as usize));
+    let first = scene.run().unwrap().record;
+    scene.disk.write_all_at(b"unhinted", 7 * BLOCK + 5).unwrap();
+    scene.hint(r#"[{"offset":0,"length":1,"exists":true}]"#);
+    let differs = scene.run();
+    assert!(matches!(differs, Err(OpsError::Differs { offset, .. }) if offset == 7 * BLOCK), "{differs:?}");
+    // The base stays, and counts.
+    assert_eq!(scene.test.repo.catalog().version_uids().unwrap(), [first.uid]);
+    assert!(scene.test.repo.version(first.uid).unwrap().attributes.validity.is_complete());
+    // Fewer than the sample wants.
+    scene.hint(r#"[{"offset":0,"length":61440,"exists":true}]"#);
+    scene.assert_whole(&scene.run().unwrap().record);
+    let whole = format!(r#"[{{"offset":0,"length":{},"exists":true}}]"#, 16 * BLOCK);
+    scene.hint(&whole);
+    scene.assert_whole(&scene.run().unwrap().record);
+}
+
+#[test]
+fn hints_past_the_end_and_hints_without_a_base() {
+    let mut scene = scene(&noise(100_000));
+    scene.hint(r#"[{"offset":99999,"length":2,"exists":true}]"#);
+    assert!(matches!(scene.run(), Err(OpsError::Source(crate::source::SourceError::Hints { .. }))));
+    // Nothing to be relative to: all of it is read.
+    scene.hint("[]");
+    scene.assert_whole(&scene.run().unwrap().record);
+}
+
+#[test]
+fn an_older_version_can_be_the_base() {
+    let mut scene = scene(&noise(20 * BLOCK as usize));
+    let first = scene.run().unwrap().record;
+    scene.disk.write_all_at(b"second", 0).unwrap();
+    scene.run().unwrap();
+    scene.disk.write_all_at(b"third!", BLOCK).unwrap();
+    scene.job.from = Some(first.uid);
+    scene.hint(r#"[{"offset":0,"length":6000,"exists":true}]"#);
+    let (record, read) = scene.run_counted().unwrap();
+    assert_eq!((record.base, read), (first.uid, 2 * BLOCK));
+    scene.assert_whole(&record);
+}
+
+#[test]
+fn bad_blocks_of_the_base_are_read_again() {
+    let mut scene = scene(&noise(100 * BLOCK as usize + 77));
+    let repo = Arc::clone(&scene.test.repo);
+    let first = scene.run().unwrap().record;
+    let reader = crate::image::ImageReader::new(Arc::clone(&repo), first.image, "test");
+    // Two are bad on the target, the last of them partial; the rest is used.
+    let bad: BTreeSet<_> = [40, 100].map(|index| reader.block_id(index).unwrap()).into();
+    for index in [40, 100] {
+        let block = reader.block_id(index).unwrap();
+        let pack = repo.catalog().locations(&block).unwrap()[0].pack;
+        repo.settle_damage(pack, BlockKind::Data, Some("flipped"), &bad).unwrap();
+    }
+    repo.set_validity(first.uid, Validity::Invalid("two blocks are bad".into())).unwrap();
+    scene.hint("[]");
+    let (record, read) = scene.run_counted().unwrap();
+    assert_eq!(read, BLOCK + 77);
+    assert!(record.stats.new_bytes > 0, "they are stored again");
+    scene.assert_whole(&record);
+
+    // What could not be read when the base was made is read again, too; of a copy that broke nothing is relied on.
+    let bad = BadSectors::new(vec![5 * BLOCK..5 * BLOCK + 512]);
+    repo.set_validity(record.uid, Validity::Incomplete(bad.to_string())).unwrap();
+    let (record, read) = scene.run_counted().unwrap();
+    assert!(read >= BLOCK && read <= 2 * BLOCK + 77, "{read}");
+    repo.set_validity(record.uid, Validity::Incomplete("cp was killed".into())).unwrap();
+    let (record, read) = scene.run_counted().unwrap();
+    assert_eq!(read, 100 * BLOCK + 77);
+    scene.assert_whole(&record);
+}

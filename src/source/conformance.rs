@@ -1,0 +1,127 @@
+//! What every source and every destination must do, whatever it is made of. Each kind runs these on a real one of it.
+
+use crate::source::destination::{Consent, Holes, Manner, Start};
+use crate::source::{Content, Destination, Source, SourceError, Volume};
+use crate::words::attribute::{FileAttributes, Mtime};
+
+/// What a version carries.
+pub const ATTRIBUTES: FileAttributes =
+    FileAttributes { mode: 0o640, uid: 0, gid: 0, mtime: Mtime { seconds: 1, nanos: 0 } };
+
+/// A source that should hold exactly these bytes, compared with nothing.
+pub fn reads_what_it_holds(source: &dyn Source, expected: &[u8]) {
+    let size = expected.len() as u64;
+    assert_eq!(source.size_bytes(), size, "{}", source.describe());
+    // Extents follow each other, and a hole is zero.
+    let mut at = 0;
+    while at < size {
+        let extent = source.extent_at(at).unwrap();
+        assert_eq!(extent.range.start, at);
+        assert!(extent.range.end > at && extent.range.end <= size, "{extent:?}");
+        let part = &expected[at as usize..extent.range.end as usize];
+        assert!(extent.content == Content::Data || part.iter().all(|byte| *byte == 0), "{extent:?} is no hole");
+        assert_ne!(extent.content, Content::Unchanged, "nothing was compared");
+        at = extent.range.end;
+    }
+    // Any part, also side by side.
+    let parts: Vec<(usize, usize)> =
+        [(0, 1), (0, expected.len()), (expected.len() / 3, 70_001), (expected.len() - 1, 1)]
+            .into_iter()
+            .map(|(from, len)| (from, len.min(expected.len() - from)))
+            .collect();
+    std::thread::scope(|scope| {
+        for (from, len) in &parts {
+            scope.spawn(move || {
+                let mut buffer = vec![0xee; *len];
+                source.read_at(*from as u64, &mut buffer).unwrap();
+                assert!(buffer == expected[*from..*from + *len], "{len} bytes at {from}");
+            });
+        }
+    });
+    // Nothing is made up behind the end.
+    let behind = source.read_at(size.saturating_sub(1), &mut [0; 4097]);
+    assert!(matches!(behind, Err(SourceError::Shrank { .. } | SourceError::Read { .. })), "{behind:?}");
+    assert!(source.sector_bytes().is_power_of_two());
+}
+
+fn manner(size_bytes: u64, consent: Consent, start: Start) -> Manner {
+    Manner { size_bytes, consent, start, holes: Holes::Keep }
+}
+
+/// A new thing of this size.
+pub fn new_manner(size_bytes: u64) -> Manner {
+    manner(size_bytes, Consent::None, Start::Anew)
+}
+
+/// A volume of a name that is not in use. Restores to it in every manner; it holds the returned bytes afterwards.
+pub fn restores_in_every_manner(volume: &dyn Volume) -> Vec<u8> {
+    const SIZE: usize = 9 << 20;
+    let size = SIZE as u64;
+    let mut expected = vec![0; SIZE];
+    let fill = |destination: &dyn Destination, expected: &mut Vec<u8>, byte: u8| {
+        for (at, len) in [(0, 4096), ((4 << 20) - 512, 1024), (SIZE - 512, 512)] {
+            expected[at..at + len].fill(byte);
+            destination.write(at as u64, &expected[at..at + len]).unwrap();
+        }
+    };
+    // A new one reads as zero where nothing was written, and an unfinished one is not there.
+    let new = volume.destination(&manner(size, Consent::None, Start::Anew)).unwrap();
+    assert!(new.is_fresh());
+    fill(&*new, &mut expected, 1);
+    let mut middle = vec![1; 8192];
+    new.read(1 << 20, &mut middle).unwrap();
+    assert!(middle.iter().all(|byte| *byte == 0));
+    drop(new);
+    assert!(volume.destination(&manner(size, Consent::None, Start::Anew)).is_err(), "something unfinished is left");
+
+    // Going on finds what was written, and finishes it.
+    let again = volume.destination(&manner(size, Consent::None, Start::Resume)).unwrap();
+    assert!(!again.is_fresh());
+    let mut first = vec![0; 4096];
+    again.read(0, &mut first).unwrap();
+    assert!(first.iter().all(|byte| *byte == 1));
+    again.write(2 << 20, &[2; 1 << 20]).unwrap();
+    expected[2 << 20..3 << 20].fill(2);
+    let zeroed = (2 << 20) + 4096..(2 << 20) + 300_032;
+    again.zero(&(zeroed.start as u64..zeroed.end as u64)).unwrap();
+    expected[zeroed].fill(0);
+    again.finish(&ATTRIBUTES).unwrap();
+
+    // What exists is overwritten with consent only.
+    for start in [Start::Anew, Start::Resume] {
+        let refused = volume.destination(&manner(size, Consent::None, start)).err().unwrap();
+        assert!(matches!(refused, SourceError::Exists { .. }), "{refused}");
+    }
+    let forced = volume.destination(&manner(size, Consent::Force, Start::Anew)).unwrap();
+    if forced.is_fresh() {
+        expected.fill(0);
+    }
+    fill(&*forced, &mut expected, 3);
+    forced.finish(&ATTRIBUTES).unwrap();
+    expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::file::FileVolume;
+    use crate::source::volume::Moment;
+    use std::os::unix::fs::FileExt;
+
+    const NOW: Moment<'static> = Moment::Now { name: "" };
+
+    #[test]
+    fn files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(3_000_001).unwrap();
+        file.write_all_at(&[7; 100_000], 1_000_003).unwrap();
+        let expected = std::fs::read(&path).unwrap();
+        reads_what_it_holds(&*FileVolume::new(path).open(NOW).unwrap(), &expected);
+
+        let restored = FileVolume::new(dir.path().join("restored"));
+        let expected = restores_in_every_manner(&restored);
+        reads_what_it_holds(&*restored.open(NOW).unwrap(), &expected);
+    }
+}

@@ -1,0 +1,220 @@
+//! A file or a block device.
+
+use crate::source::destination::{Destination, Manner};
+use crate::source::file_destination;
+use crate::source::volume::{Moment, Volume};
+use crate::source::{Content, Extent, Source, SourceError, page_cache};
+use crate::words::attribute::{FileAttributes, Mtime};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod ioctl {
+    nix::ioctl_read!(blk_get_size_64, 0x12, 114, u64);
+    nix::ioctl_read_bad!(blk_sector_size, 0x1268, libc::c_int);
+}
+
+/// Bytes of a block device (BLKGETSIZE64).
+///
+/// # Errors
+/// When it is none.
+pub fn device_bytes(device: &File) -> io::Result<u64> {
+    let mut bytes = 0;
+    // SAFETY: the ioctl writes one u64, and `bytes` is one.
+    unsafe { ioctl::blk_get_size_64(device.as_raw_fd(), &raw mut bytes) }?;
+    Ok(bytes)
+}
+
+/// Bytes of a logical sector of a block device (BLKSSZGET); 512 when it does not say.
+pub fn sector_bytes(device: &File) -> u32 {
+    let mut bytes = 0;
+    // SAFETY: the ioctl writes one int, and `bytes` is one.
+    let asked = unsafe { ioctl::blk_sector_size(device.as_raw_fd(), &raw mut bytes) };
+    u32::try_from(bytes).ok().filter(|bytes| asked.is_ok() && bytes.is_power_of_two()).unwrap_or(512)
+}
+
+/// A file or block device by its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileVolume {
+    path: PathBuf,
+}
+
+impl FileVolume {
+    /// An absolute path; nothing is looked at yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+}
+
+impl Volume for FileVolume {
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn open(&self, _: Moment<'_>) -> Result<Arc<dyn Source>, SourceError> {
+        Ok(Arc::new(FileSource::open(&self.path)?))
+    }
+
+    fn destination(&self, manner: &Manner) -> Result<Box<dyn Destination>, SourceError> {
+        let plan = file_destination::plan(&self.path, manner.size_bytes, manner.consent, manner.start)?;
+        Ok(Box::new(plan.execute(manner.holes)?))
+    }
+}
+
+/// An open file or block device.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    file: File,
+    size_bytes: u64,
+    sector_bytes: u32,
+    attributes: FileAttributes,
+    is_device: bool,
+}
+
+impl FileSource {
+    /// Opens a file or a block device.
+    ///
+    /// # Errors
+    /// When it is neither, or cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let failed = |source| SourceError::Open { what: path.display().to_string(), source };
+        let kind = |problem: &str| SourceError::Kind { what: path.display().to_string(), problem: problem.to_owned() };
+        // Before opening: the open of a fifo would wait for a writer.
+        let is_device = match std::fs::metadata(path).map_err(failed)?.file_type() {
+            file_type if file_type.is_file() => false,
+            file_type if file_type.is_block_device() => true,
+            file_type if file_type.is_dir() => return Err(kind("it is a directory; back up a file or a block device")),
+            _ => return Err(kind("it is neither a file nor a block device")),
+        };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let (size_bytes, sector_bytes) = match is_device {
+            true => (device_bytes(&file).map_err(failed)?, sector_bytes(&file)),
+            false => (metadata.len(), 4096),
+        };
+        // Several threads read large parts side by side: what the kernel would read ahead somebody reads already.
+        page_cache::announce_random(&file);
+        let mtime = Mtime {
+            seconds: metadata.mtime(),
+            nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0).min(999_999_999),
+        };
+        let attributes =
+            FileAttributes { mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), mtime };
+        Ok(Self { path: path.to_owned(), file, size_bytes, sector_bytes, attributes, is_device })
+    }
+
+    fn seek(&self, offset: u64, whence: libc::c_int) -> io::Result<u64> {
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        // SAFETY: takes numbers only; reads are positional, so moving the descriptor's offset disturbs nobody.
+        let found = unsafe { libc::lseek(self.file.as_raw_fd(), offset, whence) };
+        u64::try_from(found).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn read_all(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = offset + done as u64;
+            match self.file.read_at(&mut buffer[done..], at) {
+                Ok(0) => return Err(SourceError::Shrank { what: self.describe(), offset: at }),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(SourceError::Read { what: self.describe(), offset: at, source }),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for FileSource {
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn attributes(&self) -> FileAttributes {
+        self.attributes
+    }
+
+    fn sector_bytes(&self) -> u32 {
+        self.sector_bytes
+    }
+
+    /// A device has neither size nor time that change with it, and tells nothing.
+    fn has_changed(&self) -> bool {
+        let same = |now: &std::fs::Metadata| {
+            let then = self.attributes.mtime;
+            now.len() == self.size_bytes && now.mtime() == then.seconds && now.mtime_nsec() == i64::from(then.nanos)
+        };
+        !self.is_device && !self.file.metadata().is_ok_and(|now| same(&now))
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent, SourceError> {
+        let rest = offset..self.size_bytes;
+        let extent = |end: u64, content| Ok(Extent { range: offset..end.clamp(offset + 1, self.size_bytes), content });
+        match self.seek(offset, libc::SEEK_DATA) {
+            Ok(start) if start > offset => extent(start, Content::Hole),
+            Ok(_) => extent(self.seek(offset, libc::SEEK_HOLE).unwrap_or(self.size_bytes), Content::Data),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                // Only a hole follows; or the file is shorter by now, which the read of it tells.
+                let ends = self.is_device || self.file.metadata().is_ok_and(|now| now.len() >= self.size_bytes);
+                Ok(Extent { range: rest, content: if ends { Content::Hole } else { Content::Data } })
+            }
+            // Devices and some filesystems do not say: everything may be data.
+            Err(_) => Ok(Extent { range: rest, content: Content::Data }),
+        }
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        let range = offset & !0xffff..offset + buffer.len() as u64;
+        let absent = page_cache::absent(&self.file, &range);
+        let read = self.read_all(offset, buffer);
+        page_cache::forget(&self.file, &absent);
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_tell_data_from_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sparse");
+        let file = File::create(&path).unwrap();
+        file.set_len(10 << 20).unwrap();
+        file.write_all_at(&[1; 5000], 3 << 20).unwrap();
+        file.write_all_at(&[2; 1], (10 << 20) - 1).unwrap();
+        let source = FileSource::open(&path).unwrap();
+        let mut data = vec![false; 10 << 20];
+        let mut at = 0;
+        while at < 10 << 20 {
+            let extent = source.extent_at(at).unwrap();
+            assert!(extent.range.start == at && extent.range.end > at && extent.range.end <= 10 << 20);
+            data[at as usize..extent.range.end as usize].fill(extent.content == Content::Data);
+            at = extent.range.end;
+        }
+        assert!(data[3 << 20..(3 << 20) + 5000].iter().all(|c| *c) && data[(10 << 20) - 1]);
+        assert!(!data[0] && !data[6 << 20]);
+        assert!(!source.has_changed());
+        file.set_len(5).unwrap();
+        assert!(source.has_changed());
+        assert!(matches!(source.read_at(0, &mut [0; 9]), Err(SourceError::Shrank { offset: 5, .. })));
+        assert_eq!(source.extent_at(5).unwrap().content, Content::Data);
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(FileSource::open(dir.path()), Err(SourceError::Kind { .. })));
+        assert!(matches!(FileSource::open(Path::new("/dev/null")), Err(SourceError::Kind { .. })));
+        assert!(matches!(FileSource::open(&dir.path().join("none")), Err(SourceError::Open { .. })));
+    }
+}
