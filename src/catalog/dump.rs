@@ -16,7 +16,7 @@ use crate::words::attribute::{AttributeEntry, Attributes};
 use crate::words::damage::DamageReport;
 use crate::words::ids::{BatchId, BlockId, CondemnedFingerprint, DamageId, FragmentId, PackId, Uid};
 use crate::words::name::Name;
-use crate::words::record::{Location, Record, Verdict};
+use crate::words::record::{Location, Record, Removed, Verdict};
 use crate::words::stamp::Stamp;
 use heed::RoTxn;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,8 @@ pub struct CatalogDump {
     pub damage: BTreeMap<DamageId, DamageReport>,
     /// Tombstones.
     pub tombstones: BTreeSet<Uid>,
+    /// What they say of their versions.
+    pub removed: BTreeMap<Uid, Removed>,
     /// The index of listings: moment and folded attributes of what is confirmed.
     pub listed: BTreeMap<Uid, (Stamp, Attributes)>,
     /// The index of names of versions.
@@ -74,6 +76,7 @@ impl Catalog {
                 entries,
                 damage: damage::reports(tables, txn)?,
                 tombstones: stored::tombstones(tables, txn)?,
+                removed: stored::removed(tables, txn)?.into_iter().map(|left| (left.record.uid, left)).collect(),
                 listed: listed_of(tables, txn)?,
                 names: names_of(tables, txn, Tree::Versions)?,
                 drafts: names_of(tables, txn, Tree::Drafts)?,

@@ -45,7 +45,8 @@ struct World {
 }
 
 fn options(min_age_days: u32) -> TreesOptions {
-    TreesOptions { min_age_days, ..TreesOptions::default() }
+    let protect_younger = std::time::Duration::from_secs(u64::from(min_age_days) * 86_400);
+    TreesOptions { protect_younger, ..TreesOptions::default() }
 }
 
 fn world() -> World {
