@@ -9,13 +9,12 @@ use crate::ops::retain::expired::{Fate, judge};
 use crate::ops::retain::{KeepRules, Made, Policy};
 use crate::ops::{Interrupt, OpsError, overlays};
 use crate::repo::{RepoError, Repository};
-use crate::words::ids::Uid;
+use crate::words::ids::{HostId, Uid};
 use crate::words::monitor::Monitor;
 use crate::words::name::Name;
 use crate::words::record::Why;
-use crate::words::stamp::Stamp;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -28,6 +27,13 @@ pub struct Options {
     pub keep: Option<KeepRules>,
     /// Setting `protect-younger`.
     pub protect_younger: Duration,
+}
+
+impl Options {
+    /// The rules of an ordinary deletion hold.
+    fn removal(&self) -> RemoveOptions {
+        RemoveOptions { consent: Consent::Plain, protect_younger: self.protect_younger, open_handles: 0 }
+    }
 }
 
 /// What is done with a version.
@@ -89,12 +95,13 @@ pub fn plan(repo: &Repository, policy: &Policy, options: &Options) -> Result<Pla
             names.entry(version.attributes.name.clone()).or_default().push(version);
         }
     }
+    let elsewhere = remove::held_elsewhere(repo)?;
     let mut plan = Plan::default();
     for (name, versions) in names {
         let keep = options.keep.as_ref().or_else(|| policy.keep_of(&name));
         let made: Vec<Made> = versions.iter().map(Made::from).collect();
         for (version, fate) in versions.into_iter().zip(judge(&made, keep, policy, now)) {
-            let (action, reason) = decide(repo, &version, fate, now, options)?;
+            let (action, reason) = decide(repo, &version, fate, &elsewhere, options)?;
             if action == Action::Delete {
                 plan.goes.push((plan.rows.len(), version.clone()));
             }
@@ -119,41 +126,40 @@ fn decide(
     repo: &Repository,
     version: &VersionSummary,
     fate: Fate,
-    now: Stamp,
+    elsewhere: &HashMap<Uid, HostId>,
     options: &Options,
 ) -> Result<(Action, String), OpsError> {
     Ok(match fate {
         Fate::Stays(cause) => (Action::Keep, cause.to_string()),
         Fate::Newest(cause) => (Action::Spare, format!("it is the newest good version of its name ({cause})")),
         Fate::Protected(cause) => (Action::Spare, format!("it is protected ({cause})")),
-        Fate::Goes(cause) => match hindrance(repo, version, now, options)? {
+        Fate::Goes(cause) => match hindrance(repo, version, elsewhere, options)? {
             Some(hindrance) => (Action::Spare, format!("{hindrance} ({cause})")),
             None => (Action::Delete, cause.to_string()),
         },
     })
 }
 
-/// What keeps a version that would go.
+/// What keeps a version that would go. `elsewhere`: the versions that other hosts hold.
 fn hindrance(
     repo: &Repository,
     version: &VersionSummary,
-    now: Stamp,
+    elsewhere: &HashMap<Uid, HostId>,
     options: &Options,
 ) -> Result<Option<String>, OpsError> {
-    let removal = RemoveOptions { consent: Consent::Plain, protect_younger: options.protect_younger, open_handles: 0 };
-    match remove::plan(repo, version.uid, &removal) {
-        Ok(_) => {}
-        Err(RemoveError::Refused { refusal: Refusal::Overlaid, uid }) => return Ok(Some(overlay_of(repo, uid))),
-        Err(RemoveError::Refused { refusal, .. }) => return Ok(Some(refusal.to_string())),
-        Err(RemoveError::Repo(RepoError::NoSuchVersion { .. })) => {
-            return Ok(Some("it was deleted just now".to_owned()));
-        }
-        Err(RemoveError::Repo(error)) => return Err(error.into()),
+    let now = repo.clock().now();
+    match remove::check(version, remove::overlaid(repo, version.uid, elsewhere), now, &options.removal()) {
+        Ok(()) => {}
+        Err(Refusal::Overlaid) => return Ok(Some(overlay_of(repo, version.uid))),
+        Err(refusal) => return Ok(Some(refusal.to_string())),
+    }
+    if now.millis() - version.created.millis() >= PATIENCE_MS {
+        return Ok(None);
     }
     // What a command made is finished; who wrote through a mount may still say that it failed.
-    let record = repo.version(version.uid)?.record;
-    let is_fresh = now.millis() - version.created.millis() < PATIENCE_MS;
-    Ok((is_fresh && !record.draft.is_nil()).then(|| "its writer may still be at work".to_owned()))
+    let by_mount =
+        repo.catalog().version(version.uid).map_err(RepoError::from)?.is_some_and(|v| !v.record.draft.is_nil());
+    Ok(by_mount.then(|| "its writer may still be at work".to_owned()))
 }
 
 /// Says which overlay of this host keeps a version.
@@ -187,18 +193,32 @@ impl Plan {
         for (done, (row, planned)) in self.goes.iter().enumerate() {
             interrupt.check()?;
             monitor.progress(done as u64, total);
-            let now = repo.catalog().version_summary(planned.uid).map_err(RepoError::from)?;
-            let hindrance = match now {
-                None => Some("it was deleted meanwhile".to_owned()),
-                Some(now) if now.attributes != planned.attributes => Some("it was changed meanwhile".to_owned()),
-                Some(now) => hindrance(repo, &now, repo.clock().now(), options)?,
-            };
-            match hindrance {
-                Some(reason) => (self.rows[*row].action, self.rows[*row].reason) = (Action::Spare, reason),
-                None => repo.remove_version_because(planned.uid, Why::Pruned)?,
+            if let Some(reason) = remove_as_planned(repo, planned, options)? {
+                (self.rows[*row].action, self.rows[*row].reason) = (Action::Spare, reason);
             }
         }
         monitor.progress(total, total);
         Ok(self.rows)
     }
+}
+
+/// Deletes a version that still is what it was when that was decided; otherwise says why not.
+fn remove_as_planned(
+    repo: &Repository,
+    planned: &VersionSummary,
+    options: &Options,
+) -> Result<Option<String>, OpsError> {
+    let Some(now) = repo.catalog().version_summary(planned.uid).map_err(RepoError::from)? else {
+        return Ok(Some("it was deleted meanwhile".to_owned()));
+    };
+    if now.attributes != planned.attributes {
+        return Ok(Some("it was changed meanwhile".to_owned()));
+    }
+    match remove::plan(repo, planned.uid, &options.removal()) {
+        Ok(removal) => removal.execute_because(repo, Why::Pruned)?,
+        Err(RemoveError::Refused { refusal: Refusal::Overlaid, uid }) => return Ok(Some(overlay_of(repo, uid))),
+        Err(RemoveError::Refused { refusal, .. }) => return Ok(Some(refusal.to_string())),
+        Err(RemoveError::Repo(error)) => return Err(error.into()),
+    }
+    Ok(None)
 }

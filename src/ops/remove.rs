@@ -5,8 +5,9 @@ use crate::ops::overlays;
 use crate::ops::retain::interval::Lasting;
 use crate::repo::{RepoError, Repository};
 use crate::words::ids::{HostId, Uid};
-use crate::words::record::{RecordKind, Verdict};
+use crate::words::record::{RecordKind, Verdict, Why};
 use crate::words::stamp::Stamp;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Versions younger than this are kept, unless the caller insists.
@@ -138,20 +139,28 @@ pub fn check(version: &VersionSummary, overlaid: Overlaid, now: Stamp, options: 
 pub fn plan(repo: &Repository, uid: Uid, options: &Options) -> Result<Removal, RemoveError> {
     let version = repo.catalog().version_summary(uid).map_err(RepoError::from)?;
     let version = version.ok_or_else(|| RepoError::NoSuchVersion { spec: uid.to_string() })?;
-    check(&version, overlaid(repo, uid)?, repo.clock().now(), options)
+    let overlaid = overlaid(repo, uid, &held_elsewhere(repo)?);
+    check(&version, overlaid, repo.clock().now(), options)
         .map_err(|refusal| RemoveError::Refused { uid, refusal })
         .map(|()| Removal { uid })
 }
 
-fn overlaid(repo: &Repository, uid: Uid) -> Result<Overlaid, RepoError> {
-    if overlays::exists(repo, uid) {
-        return Ok(Overlaid::Here);
-    }
-    // A pin of this host without an overlay means nothing.
+/// The versions that overlays on other hosts hold, as their pins say. A pin of this host without an overlay means nothing.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn held_elsewhere(repo: &Repository) -> Result<HashMap<Uid, HostId>, RepoError> {
     let pins = repo.catalog().records(RecordKind::Pin)?.into_iter();
-    let mut others =
-        pins.filter(|(pin, verdict)| pin.base == uid && pin.host != repo.host() && *verdict == Verdict::Confirmed);
-    Ok(others.next().map_or(Overlaid::No, |(pin, _)| Overlaid::Elsewhere(pin.host)))
+    let others = pins.filter(|(pin, verdict)| pin.host != repo.host() && *verdict == Verdict::Confirmed);
+    Ok(others.map(|(pin, _)| (pin.base, pin.host)).collect())
+}
+
+/// Whether a version is overlaid, here first.
+pub fn overlaid(repo: &Repository, uid: Uid, elsewhere: &HashMap<Uid, HostId>) -> Overlaid {
+    if overlays::exists(repo, uid) {
+        return Overlaid::Here;
+    }
+    elsewhere.get(&uid).map_or(Overlaid::No, |host| Overlaid::Elsewhere(*host))
 }
 
 impl Removal {
@@ -165,7 +174,15 @@ impl Removal {
     /// # Errors
     /// When target or catalog fail. It can be repeated.
     pub fn execute(self, repo: &Repository) -> Result<(), RepoError> {
-        repo.remove_version(self.uid)
+        self.execute_because(repo, Why::Asked)
+    }
+
+    /// As [`Removal::execute`], for another reason.
+    ///
+    /// # Errors
+    /// As [`Removal::execute`].
+    pub fn execute_because(self, repo: &Repository, why: Why) -> Result<(), RepoError> {
+        repo.remove_version_because(self.uid, why)
     }
 }
 

@@ -4,7 +4,7 @@
 //! for the version was settled: a version that its writer takes back gets no tags.
 
 use crate::fs::incoming::Incoming;
-use crate::fs::process::ProcessId;
+use crate::fs::process::{self, ProcessId};
 use crate::ops::automatic::{self, Note, PATIENCE_MS};
 use crate::repo::RepoError;
 use crate::words::ids::Uid;
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// A version that could not be labelled is tried again after this.
 const RETRY: Duration = Duration::from_secs(30);
+/// Of writers that were found to have ended: news of how may still be under way.
+const LATE_NEWS: Duration = Duration::from_secs(2);
 /// Between two looks at those that wait for their minute to pass.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -42,8 +44,7 @@ struct Waiting {
 impl Waiting {
     fn new(note: Note, name: Name, writers: BTreeSet<ProcessId>, patience: Duration) -> Self {
         let now = Instant::now();
-        let deadline = if writers.is_empty() && patience.is_zero() { now } else { now + patience };
-        Self { note, name, writers, deadline, not_before: now }
+        Self { note, name, writers, deadline: now + patience, not_before: now }
     }
 }
 
@@ -62,29 +63,32 @@ impl Incoming {
             return Ok(());
         }
         let patience = Duration::from_millis(PATIENCE_MS.unsigned_abs());
-        let mut waiting = self.unlabelled.waiting.lock();
-        // Under this lock, so that no end is missed: whoever ends is in `ended` before he is looked for among the waiting.
-        let live = self.still_watched(&writers);
-        let patience = if live.is_empty() && !writers.is_empty() { Duration::ZERO } else { patience };
-        waiting.push(Waiting::new(note, name.clone(), live, patience));
-        drop(waiting);
+        self.unlabelled.waiting.lock().push(Waiting::new(note, name.clone(), writers, patience));
         self.unlabelled.nudge.notify_all();
         Ok(())
     }
 
-    fn still_watched(&self, writers: &BTreeSet<ProcessId>) -> BTreeSet<ProcessId> {
-        let (watched, ended) = (self.watched.lock(), self.ended.lock());
-        let lives = |process: &&ProcessId| watched.contains_key(*process) && !ended.contains(*process);
-        writers.iter().filter(lives).copied().collect()
-    }
-
     /// A writer has ended, and what that means for its version was settled.
     pub(super) fn writer_is_gone(&self, process: ProcessId) {
+        self.strike_out(process, Duration::ZERO);
+    }
+
+    /// Strikes out writers whose end nobody told us of. Looking at a process that is in execve(2) waits for it, and that may wait
+    /// for the answer to a close(): so this is done here, and never where a close is answered.
+    fn look_for_writers(&self) {
+        let writers: BTreeSet<ProcessId> =
+            self.unlabelled.waiting.lock().iter().flat_map(|version| version.writers.iter().copied()).collect();
+        for writer in writers.into_iter().filter(|writer| !process::is_running(*writer)) {
+            self.strike_out(writer, LATE_NEWS);
+        }
+    }
+
+    fn strike_out(&self, process: ProcessId, patience: Duration) {
         let mut waiting = self.unlabelled.waiting.lock();
         let mut ready = false;
         for version in waiting.iter_mut() {
             if version.writers.remove(&process) && version.writers.is_empty() {
-                version.deadline = Instant::now();
+                version.deadline = Instant::now() + patience;
                 ready = true;
             }
         }
@@ -168,6 +172,7 @@ fn run(me: &Weak<Incoming>) {
         if incoming.stopping.load(Ordering::Relaxed) {
             return;
         }
+        incoming.look_for_writers();
         incoming.label_ready();
         let mut waiting = incoming.unlabelled.waiting.lock();
         let now = Instant::now();
