@@ -142,11 +142,11 @@ pub fn totals(rows: &[StatsRow]) -> Vec<TotalRow> {
         let named =
             names.entry(name).or_insert_with(|| TotalRow { name: name.map(str::to_owned), ..TotalRow::default() });
         for total in [named, &mut all] {
-            match row.removed {
-                None => {
-                    (total.versions, total.logical_bytes) = (total.versions + 1, total.logical_bytes + row.size_bytes)
-                }
-                Some(_) => total.removed += 1,
+            if row.removed.is_some() {
+                total.removed += 1;
+            } else {
+                total.versions += 1;
+                total.logical_bytes += row.size_bytes;
             }
             total.read_bytes += row.read_bytes;
             total.changed_bytes += row.changed_bytes;
