@@ -2,7 +2,8 @@
 //! equals the live one.
 //!
 //! Left out, because the target says nothing of it any more: copies in condemned packs, verdicts and entries whose record is
-//! not known, and the order in which things were learnt.
+//! not known, and the order in which things were learnt. What tombstones say, too: when two hosts remove a version at once, each knows
+//! its own, and the target the last.
 
 use crate::catalog::error::CatalogError;
 use crate::catalog::index::{self, PackSummary};
@@ -16,7 +17,7 @@ use crate::words::attribute::{AttributeEntry, Attributes};
 use crate::words::damage::DamageReport;
 use crate::words::ids::{BatchId, BlockId, CondemnedFingerprint, DamageId, FragmentId, PackId, Uid};
 use crate::words::name::Name;
-use crate::words::record::{Location, Record, Removed, Verdict};
+use crate::words::record::{Location, Record, Verdict};
 use crate::words::stamp::Stamp;
 use heed::RoTxn;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +45,6 @@ pub struct CatalogDump {
     pub damage: BTreeMap<DamageId, DamageReport>,
     /// Tombstones.
     pub tombstones: BTreeSet<Uid>,
-    /// What they say of their versions.
-    pub removed: BTreeMap<Uid, Removed>,
     /// The index of listings: moment and folded attributes of what is confirmed.
     pub listed: BTreeMap<Uid, (Stamp, Attributes)>,
     /// The index of names of versions.
@@ -76,7 +75,6 @@ impl Catalog {
                 entries,
                 damage: damage::reports(tables, txn)?,
                 tombstones: stored::tombstones(tables, txn)?,
-                removed: stored::removed(tables, txn)?.into_iter().map(|left| (left.record.uid, left)).collect(),
                 listed: listed_of(tables, txn)?,
                 names: names_of(tables, txn, Tree::Versions)?,
                 drafts: names_of(tables, txn, Tree::Drafts)?,

@@ -23,10 +23,14 @@ fn filter(name: Option<&str>) -> Result<Filter, OpsError> {
 fn open(context: &Context) -> anyhow::Result<Open> {
     let open = context.open_with_items()?;
     automatic::label_overdue(&open.repo, &open.settings.policy)?;
-    if !open.settings.policy.tags_anything() && open.settings.policy.names.is_empty() && !context.globals.quiet {
-        line("no name has a schedule or keep rules: see `schedules` and [names] in docs/schedules.md");
-    }
     Ok(open)
+}
+
+/// An empty list is good news only where something was promised.
+fn hint_at_schedules(context: &Context, policy: &Policy) {
+    if !policy.tags_anything() && !context.globals.quiet {
+        line("no name has a schedule: set `schedules`, or [names] in the configuration file (docs/schedules.md)");
+    }
 }
 
 /// `backyfs due`.
@@ -37,6 +41,7 @@ pub fn due(context: &Context, args: &DueArgs) -> anyhow::Result<()> {
     let filter = filter(args.name.as_deref())?;
     let Open { repo, settings, .. } = open(context)?;
     check_schedules(&settings.policy, &args.only)?;
+    hint_at_schedules(context, &settings.policy);
     let only = (!args.only.is_empty()).then_some(args.only.as_slice());
     let rows = list_due(&repo, &settings.policy, &filter, only)?;
     if context.globals.json {
@@ -74,6 +79,7 @@ fn check_schedules(policy: &Policy, only: &[String]) -> Result<(), OpsError> {
 pub fn sla(context: &Context, args: &Filtered) -> anyhow::Result<ExitCode> {
     let filter = filter(args.name.as_deref())?;
     let Open { repo, settings, .. } = open(context)?;
+    hint_at_schedules(context, &settings.policy);
     let rows = list_breaches(&repo, &settings.policy, &filter, settings.protect_younger)?;
     let code = match (rows.is_empty(), rows.iter().any(|row| row.now)) {
         (true, _) => 0,
