@@ -288,8 +288,8 @@ mod tests {
     use crate::ops::backup::{Automatic, Backup, Begin, backup};
     use crate::ops::base::ChangesFrom;
     use crate::ops::pull::OnBadSectors;
-    use crate::source::Recipe;
     use crate::repo::testing::{create, small};
+    use crate::source::Recipe;
     use crate::words::monitor::Silent;
     use crate::words::name::Name;
 
