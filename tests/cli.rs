@@ -353,7 +353,7 @@ fn labels_change_and_protect() {
     world.fails(&["tag", "vm", "a/b"], 1, "a/b");
 
     world.fails(&["rm", "vm"], 1, "is a name");
-    world.fails(&["rm", &uid], 1, "days old");
+    world.fails(&["rm", &uid], 1, "old and versions are kept for 6d at least");
     world.ok(&["protect", "vm"]);
     world.fails(&["rm", "--force", &uid], 1, "protected");
     world.ok(&["unprotect", &uid]);
@@ -362,6 +362,44 @@ fn labels_change_and_protect() {
     world.ok(&["rm", &uid, "--min-age-days", "0"]);
     assert!(world.uids().is_empty());
     world.fails(&["rm", "--force", &uid], 1, &uid);
+}
+
+#[test]
+fn statistics_outlive_the_version_and_the_host() {
+    let world = World::new();
+    image(&world.path("img"), 1);
+    let first = world.backup("img", "vm");
+    image(&world.path("img"), 2);
+    let second = world.backup("img", "vm");
+    image(&world.path("img"), 3);
+    world.backup("img", "host/vm");
+    let freed = |uids: &str| world.json(&["du", "--freed-by", uids])["freed_bytes"].as_u64().unwrap();
+    assert!(freed(&first) >= 3 << 20 && freed(&format!("{first},{second}")) >= freed(&first) + freed(&second));
+    let du = world.json(&["du"]);
+    assert_eq!(du["logical_bytes"].as_u64(), Some(3 * (8 * MIB as u64 + 12_345)));
+    assert_eq!(du["unique_bytes"].as_u64(), Some(9 << 20 | 64 << 10));
+    world.ok(&["rm", "--force", &first]);
+    let stats = |which: &[&str]| world.json(&[&["stats"], which].concat());
+    let before = stats(&[]);
+    let row = &before[0];
+    assert_eq!((row["uid"].as_str(), row["why"].as_str()), (Some(first.as_str()), Some("asked")));
+    assert!(row["new_bytes"].as_u64().unwrap() > 3 << 20 && row["removed"].is_string(), "{row}");
+    assert!(before[1]["removed"].is_null());
+    // Another host, or this one without its state, learns it from the target.
+    fs::remove_dir_all(world.path("state")).unwrap();
+    assert_eq!(stats(&[]), before);
+    assert_eq!(stats(&["vm"]).as_array().unwrap().len(), 2);
+    assert_eq!(stats(&["host", "--last", "1"])[0]["name"], "host/vm");
+    assert_eq!(stats(&[&first[..30]])[0]["uid"].as_str(), Some(first.as_str()));
+    let names = stats(&["--names"]);
+    let counted: Vec<_> =
+        names.as_array().unwrap().iter().map(|n| (&n["name"], &n["versions"], &n["removed"])).collect();
+    let value = |text: &str| Value::from(text);
+    let (one, none, two) = (Value::from(1), Value::from(0), Value::from(2));
+    assert_eq!(counted, [(&value("host/vm"), &one, &none), (&value("vm"), &one, &one), (&Value::Null, &two, &one)]);
+    world.fails(&["stats", "nobody"], 1, "nobody");
+    assert!(world.ok(&["stats"]).lines().count() == 4 && world.ok(&["stats", "--names"]).contains("(all)"));
+    assert!(world.ok(&["du", "--names"]).contains("when each block counts once"));
 }
 
 #[test]

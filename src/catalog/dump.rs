@@ -2,7 +2,8 @@
 //! equals the live one.
 //!
 //! Left out, because the target says nothing of it any more: copies in condemned packs, verdicts and entries whose record is
-//! not known, and the order in which things were learnt.
+//! not known, and the order in which things were learnt. What tombstones say, too: when two hosts remove a version at once, each knows
+//! its own, and the target the last.
 
 use crate::catalog::error::CatalogError;
 use crate::catalog::index::{self, PackSummary};

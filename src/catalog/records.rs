@@ -8,7 +8,7 @@ use crate::catalog::tables::Tables;
 use crate::catalog::{Catalog, listed};
 use crate::format;
 use crate::words::ids::Uid;
-use crate::words::record::{Record, RecordKind, Verdict};
+use crate::words::record::{Record, RecordKind, Removed, Verdict};
 use heed::RwTxn;
 use std::collections::BTreeSet;
 
@@ -124,14 +124,40 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn add_tombstone(&self, uid: Uid) -> Result<(), CatalogError> {
+        self.bury(uid, &[])
+    }
+
+    /// As [`Catalog::add_tombstone`], and keeps what is left of the version.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn add_removed(&self, removed: &Removed) -> Result<(), CatalogError> {
+        self.bury(removed.record.uid, &format::removed::encode(removed))
+    }
+
+    /// The first that says anything of a version stands.
+    fn bury(&self, uid: Uid, left: &[u8]) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
-            if !stored::has_tombstone(tables, txn, uid)? {
+            let known = tables.tombstones.get(txn, uid.as_bytes())?.map(<[u8]>::is_empty);
+            if known.is_none() {
                 listed::remove(tables, txn, uid)?;
                 tables.records.delete(txn, uid.as_bytes())?;
-                tables.tombstones.put(txn, uid.as_bytes(), &[])?;
+            }
+            if known.is_none_or(|says_nothing| says_nothing) {
+                tables.tombstones.put(txn, uid.as_bytes(), left)?;
             }
             Ok(())
         })
+    }
+
+    /// What is left of versions that were removed, oldest first. Of those removed by early releases nothing is.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn removed(&self) -> Result<Vec<Removed>, CatalogError> {
+        let mut removed = self.store.read(stored::removed)?;
+        removed.sort_by_key(|removed| (removed.record.created, removed.record.uid));
+        Ok(removed)
     }
 
     /// Forgets a tombstone that is gone from the target.

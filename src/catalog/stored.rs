@@ -7,7 +7,7 @@ use crate::catalog::tables::Tables;
 use crate::format;
 use crate::words::attribute::{AttributeEntry, Attributes, fold};
 use crate::words::ids::Uid;
-use crate::words::record::{Record, RecordKind, Verdict};
+use crate::words::record::{Record, RecordKind, Removed, Verdict};
 use heed::RoTxn;
 use std::collections::BTreeSet;
 
@@ -55,6 +55,18 @@ pub(super) fn has_tombstone(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<bo
 pub(super) fn tombstones(tables: &Tables, txn: &RoTxn) -> Result<BTreeSet<Uid>, Fault> {
     let uids = tables.tombstones.iter(txn)?;
     uids.map(|row| Ok(Uid::from_bytes(key::array(row?.0, 0, "tombstones")?))).collect()
+}
+
+pub(super) fn removed(tables: &Tables, txn: &RoTxn) -> Result<Vec<Removed>, Fault> {
+    let mut found = Vec::new();
+    for row in tables.tombstones.iter(txn)? {
+        let (_, left) = row?;
+        if !left.is_empty() {
+            let left = format::removed::decode(left);
+            found.push(left.map_err(|error| Fault::Corrupt(format!("a tombstone: {error}")))?);
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn entries(tables: &Tables, txn: &RoTxn, uid: Uid) -> Result<Vec<AttributeEntry>, Fault> {

@@ -15,7 +15,7 @@
 //! | `checked` | fingerprint 32, depth u8, root id 32 | | never; one list of condemned packs stands together |
 //! | `records` | uid 16 | verdict u8, kind u8 (0: only the verdict is known), time 8, record | `records` by kind, `find_by_prefix`: a range of uids is a range of keys |
 //! | `entries` | uid 16, lamport u64, entry id 16 | attribute entry | folding one version: the prefix is the version, the rest the order of folding |
-//! | `tombstones` | uid 16 | | `tombstones` |
+//! | `tombstones` | uid 16 | what is left of the version, as on the target; empty when nothing is | `tombstones`, `removed` |
 //! | `listed` | kind u8, time 8, uid 16 | the confirmed record with its folded attributes | listings of all versions (or drafts), oldest first, in one pass and without folding |
 //! | `nodes` | parent node u64, component | node u64, names u32, children u32 | a directory of names: its children are neighbours in order of bytes; node 0 is the root of versions, 1 of drafts |
 //! | `named` | node u64, time 8, uid 16 | standing u8 (1: complete) | the versions of one name, oldest first; the newest complete one from the end |

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 VERSION is a uid, the unique beginning of one, NAME (its latest), or NAME@2026-11-22.
 
-Exit codes: 0 done; 1 refused, not set up, or not understood; 5 the source cannot be read; 6 the target failed; \
+Exit codes: 0 done; 1 refused, not set up, or not understood; 3 a backup is late (sla); 4 a schedule was not met (sla); 5 the source cannot be read; 6 the target failed; \
 20 damage was found; 100 anything else; 130 interrupted.";
 
 /// A filesystem for backups of disks: mount it, and copying an image into incoming/ is the backup.
@@ -48,9 +48,18 @@ pub struct Globals {
     /// Memory for caches and buffers [default: 256M]
     #[arg(long, global = true, value_name = "SIZE")]
     pub memory: Option<String>,
-    /// Versions younger than this are deleted only with --force [default: 6]
-    #[arg(long, global = true, value_name = "DAYS")]
-    pub min_age_days: Option<String>,
+    /// Versions younger than this are deleted only with --force [default: 6d]
+    #[arg(long, global = true, value_name = "AGE", alias = "min-age-days")]
+    pub protect_younger: Option<String>,
+    /// Schedules of names that no table of the configuration file matches, for example daily,weekly
+    #[arg(long, global = true, value_name = "NAMES")]
+    pub schedules: Option<String>,
+    /// Keep rules of these names, for example latest3,days30,months12
+    #[arg(long, global = true, value_name = "RULES")]
+    pub keep: Option<String>,
+    /// What days and months mean to schedules and keep rules [default: the system's]
+    #[arg(long, global = true, value_name = "ZONE")]
+    pub time_zone: Option<String>,
     /// Patterns of names in incoming/ that become versions only when renamed, for example '*.part'
     #[arg(long, global = true, value_name = "PATTERNS")]
     pub temporary_names: Option<String>,
@@ -89,7 +98,10 @@ impl Globals {
             (Key::KeyFile, &self.key_file),
             (Key::PassphraseFile, &self.passphrase_file),
             (Key::Memory, &self.memory),
-            (Key::MinAgeDays, &self.min_age_days),
+            (Key::ProtectYounger, &self.protect_younger),
+            (Key::Schedules, &self.schedules),
+            (Key::Keep, &self.keep),
+            (Key::TimeZone, &self.time_zone),
             (Key::TemporaryNames, &self.temporary_names),
             (Key::CommitTimeout, &self.commit_timeout),
             (Key::DraftExpireDays, &self.draft_expire_days),
@@ -124,6 +136,8 @@ pub enum Verb {
     Diff(Diff),
     /// Who takes the space, and what deleting would free
     Du(Du),
+    /// What making versions cost, also of those that were deleted
+    Stats(StatsArgs),
     /// Add tags to a version
     Tag(Tags),
     /// Remove tags from a version
@@ -138,6 +152,12 @@ pub enum Verb {
     Rm(Rm),
     /// Read what is stored, find damage, mark what it concerns
     Scrub(Scrub),
+    /// What should be backed up now, and why
+    Due(DueArgs),
+    /// Which schedules are not met, and by how much
+    Sla(Filtered),
+    /// Delete versions that have expired or that keep rules have no use for
+    Prune(Prune),
     /// Write a version's metadata as JSON
     Export(Export),
     /// Publish an exported version again, while its blocks are there
@@ -278,6 +298,22 @@ pub struct Du {
     /// One line for each name instead of each version
     #[arg(long)]
     pub names: bool,
+    /// Only what deleting these versions, all of them, would free (several times, or with commas)
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', conflicts_with_all = ["name", "names"])]
+    pub freed_by: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Only this name, names in this directory, or this version
+    #[arg(value_name = "NAME|VERSION")]
+    pub which: Option<String>,
+    /// Only the newest so many
+    #[arg(long, short, value_name = "COUNT")]
+    pub last: Option<usize>,
+    /// One line for each name, and one for all
+    #[arg(long)]
+    pub names: bool,
 }
 
 #[derive(Debug, Args)]
@@ -333,6 +369,33 @@ pub struct Scrub {
     /// Begin anew, even if a scrub was interrupted
     #[arg(long)]
     pub restart: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DueArgs {
+    /// Only this name, or names in this directory
+    pub name: Option<String>,
+    /// Only these schedules (several times, or with commas)
+    #[arg(long = "schedule", short, value_name = "SCHEDULE", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Filtered {
+    /// Only this name, or names in this directory
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// Only this name, or names in this directory
+    pub name: Option<String>,
+    /// Delete nothing; say of every version what would become of it, and why
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Keep rules for all these names, instead of those of the configuration
+    #[arg(long, value_name = "RULES")]
+    pub rules: Option<String>,
 }
 
 #[derive(Debug, Args)]

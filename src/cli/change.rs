@@ -75,7 +75,7 @@ pub fn protect(context: &Context, args: &Many, protected: bool) -> anyhow::Resul
 pub fn rm(context: &Context, args: &Rm) -> anyhow::Result<()> {
     let Open { repo, settings, .. } = context.open()?;
     let consent = if args.force { Consent::Forced } else { Consent::Plain };
-    let options = Options { consent, min_age_days: settings.min_age_days, open_handles: 0 };
+    let options = Options { consent, protect_younger: settings.protect_younger, open_handles: 0 };
     let mut uids: Vec<Uid> = Vec::new();
     for spec in &args.versions {
         uids.push(label::resolve_for_removal(&repo, spec)?);

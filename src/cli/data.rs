@@ -6,7 +6,7 @@ use crate::cli::output;
 use crate::cli::progress::line;
 use crate::cli::setup::{Context, Open, interrupt};
 use crate::control::sizes::show_bytes;
-use crate::ops::backup::{self, BackedUp, Backup as Job, Begin};
+use crate::ops::backup::{self, Automatic, BackedUp, Backup as Job, Begin};
 use crate::ops::base::ChangesFrom;
 use crate::ops::listing::VersionDetails;
 use crate::ops::pull::OnBadSectors;
@@ -19,6 +19,7 @@ use crate::words::name::Name;
 use crate::words::record::Stats;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// `backyfs backup`.
 ///
@@ -28,7 +29,13 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
     let name = Name::new(&args.name).map_err(|error| OpsError::refused(error.to_string()))?;
     let tags = label::parse_tags(&args.tag)?;
     let expire = args.expire.as_deref().map(|text| label::parse_expire(text, context.clock.now())).transpose()?;
-    let Open { repo, progress, .. } = context.open_or_make()?;
+    let Open { repo, progress, settings } = context.open_or_make()?;
+    let policy = Arc::new(settings.policy);
+    let automatic = match (args.tag.is_empty(), args.expire.is_some()) {
+        (false, _) => Automatic::Nothing,
+        (true, true) => Automatic::Tags(policy),
+        (true, false) => Automatic::Everything(policy),
+    };
     let from = args.from.as_deref().map(|spec| repo.resolve(spec)).transpose()?.map(|version| version.record.uid);
     let job = Job {
         source: Recipe::parse(&args.source, &std::env::current_dir()?)
@@ -38,6 +45,7 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
         snapshot_name: args.snapshot.clone(),
         tags,
         expire: expire.flatten(),
+        automatic,
         from,
         changes: match &args.hints {
             Some(file) => ChangesFrom::Hints(file.clone()),

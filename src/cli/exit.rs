@@ -11,6 +11,10 @@ use std::process::ExitCode;
 
 /// Refused, not set up, or not understood.
 pub const REFUSED: u8 = 1;
+/// `sla`: a backup is late.
+pub const LATE: u8 = 3;
+/// `sla`: nothing is late, but a schedule was not met.
+pub const UNMET: u8 = 4;
 /// The source of a backup cannot be read.
 pub const SOURCE: u8 = 5;
 /// The target failed.

@@ -1,6 +1,6 @@
-//! `ls`, `show`, `diff`, `du` and `status`: they change nothing.
+//! `ls`, `show`, `diff`, `du`, `stats` and `status`: they change nothing.
 
-use crate::cli::args::{Diff, Du, Ls, One};
+use crate::cli::args::{Diff, Du, Ls, One, StatsArgs};
 use crate::cli::output::{self, Align, Table, facts};
 use crate::cli::setup::{Context, Open};
 use crate::control::sizes::show_bytes;
@@ -10,12 +10,13 @@ use crate::ops::OpsError;
 use crate::ops::compare::{Difference, compare};
 use crate::ops::listing::{Filter, VersionDetails, VersionRow, list};
 use crate::ops::scrub;
+use crate::ops::statistics::{self, TotalRow};
 use crate::ops::status;
-use crate::ops::usage::{Grouping, usage};
+use crate::ops::usage::{Grouping, Usage, usage};
 use crate::words::name::Name;
 use serde::Serialize;
 
-fn parse_name(text: Option<&str>) -> Result<Option<Name>, OpsError> {
+pub(super) fn parse_name(text: Option<&str>) -> Result<Option<Name>, OpsError> {
     text.map(|text| Name::new(text).map_err(|error| OpsError::refused(error.to_string()))).transpose()
 }
 
@@ -149,8 +150,21 @@ pub fn diff(context: &Context, args: &Diff) -> anyhow::Result<()> {
 /// When the repository fails.
 pub fn du(context: &Context, args: &Du) -> anyhow::Result<()> {
     let filter = Filter { name: parse_name(args.name.as_deref())?, ..Filter::default() };
-    let Open { repo, .. } = context.open()?;
-    let mut usage = usage(&repo, if args.names { Grouping::Names } else { Grouping::Versions })?;
+    let Open { repo, progress, .. } = context.open_with_items()?;
+    let grouping = match (args.freed_by.is_empty(), args.names) {
+        (true, false) => Grouping::Versions,
+        (true, true) => Grouping::Names,
+        (false, _) => {
+            let uids = args.freed_by.iter().map(|spec| Ok(repo.resolve(spec)?.record.uid));
+            Grouping::Together(uids.collect::<Result<_, OpsError>>()?)
+        }
+    };
+    let measured = usage(&repo, &grouping, &*progress);
+    progress.finish();
+    let mut usage = measured?;
+    if let Grouping::Together(_) = grouping {
+        return together(context, &usage);
+    }
     let wanted = |name: &str| Name::new(name).is_ok_and(|name| filter.is_named(&name));
     usage.rows.retain(|row| wanted(&row.name));
     if context.globals.json {
@@ -171,7 +185,106 @@ pub fn du(context: &Context, args: &Du) -> anyhow::Result<()> {
         let sizes = [row.logical_bytes, row.allocated_bytes, row.stored_bytes, row.unique_bytes, row.freed_bytes];
         table.row([row.name, which].into_iter().chain(sizes.map(show_bytes)).collect());
     }
-    output::print(&format!("{}{} in packs\n", table.render(), show_bytes(usage.packs_bytes)))?;
+    let totals = [usage.logical_bytes, usage.allocated_bytes, usage.unique_bytes, usage.packs_bytes].map(show_bytes);
+    let [logical, allocated, unique, packs] = totals;
+    output::print(&format!(
+        "{}all together {logical}, {allocated} of it not holes, {unique} when each block counts once, {packs} in packs: 1 : {:.1}\n",
+        table.render(),
+        usage.ratio
+    ))?;
+    Ok(())
+}
+
+/// What deleting several versions at once would free.
+fn together(context: &Context, usage: &Usage) -> anyhow::Result<()> {
+    let Some(row) = usage.rows.first() else { return Ok(()) };
+    if context.globals.json {
+        output::json(row)?;
+        return Ok(());
+    }
+    output::print(&format!(
+        "deleting {} versions would free {} on the target: {} of their images are in no other version\n",
+        row.versions,
+        show_bytes(row.freed_bytes),
+        show_bytes(row.unique_bytes)
+    ))?;
+    Ok(())
+}
+
+/// `backyfs stats`.
+///
+/// # Errors
+/// When nothing is called so, or the repository fails.
+pub fn stats(context: &Context, args: &StatsArgs) -> anyhow::Result<()> {
+    let Open { repo, .. } = context.open()?;
+    let rows = statistics::list(&repo, args.which.as_deref(), args.last)?;
+    if args.names {
+        return stats_of_names(context, statistics::totals(&rows));
+    }
+    if context.globals.json {
+        output::json(&rows)?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("CREATED", Align::Left),
+        ("NAME", Align::Left),
+        ("UID", Align::Left),
+        ("SIZE", Align::Right),
+        ("READ", Align::Right),
+        ("UNCHANGED", Align::Right),
+        ("KNOWN", Align::Right),
+        ("SPARSE", Align::Right),
+        ("NEW", Align::Right),
+        ("STORED", Align::Right),
+        ("SECONDS", Align::Right),
+        ("PER SECOND", Align::Right),
+        ("REMOVED", Align::Left),
+    ]);
+    for row in rows {
+        let sizes = [
+            row.size_bytes,
+            row.read_bytes,
+            row.unchanged_bytes,
+            row.deduplicated_bytes,
+            row.sparse_bytes,
+            row.new_bytes,
+            row.stored_bytes,
+        ];
+        let mut cells = vec![seconds(&row.created), row.name, row.uid];
+        cells.extend(sizes.map(show_bytes));
+        cells.push(format!("{}.{}", row.duration_ms / 1000, row.duration_ms / 100 % 10));
+        cells.extend([show_bytes(row.bytes_per_second), row.removed.unwrap_or_default()]);
+        table.row(cells);
+    }
+    output::print(&table.render())?;
+    Ok(())
+}
+
+fn stats_of_names(context: &Context, totals: Vec<TotalRow>) -> anyhow::Result<()> {
+    if context.globals.json {
+        output::json(&totals)?;
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        ("VERSIONS", Align::Right),
+        ("REMOVED", Align::Right),
+        ("SIZE", Align::Right),
+        ("READ", Align::Right),
+        ("CHANGED", Align::Right),
+        ("NEW", Align::Right),
+        ("STORED", Align::Right),
+        ("RATIO", Align::Right),
+    ]);
+    for total in totals {
+        let mut cells = vec![total.name.unwrap_or_else(|| "(all)".into()), total.versions.to_string()];
+        cells.push(total.removed.to_string());
+        let sizes = [total.logical_bytes, total.read_bytes, total.changed_bytes, total.new_bytes, total.stored_bytes];
+        cells.extend(sizes.map(show_bytes));
+        cells.push(format!("1 : {:.1}", total.ratio));
+        table.row(cells);
+    }
+    output::print(&table.render())?;
     Ok(())
 }
 

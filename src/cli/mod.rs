@@ -10,6 +10,7 @@ mod inspect;
 mod mount;
 mod output;
 mod progress;
+mod retain;
 mod scrub;
 mod setup;
 
@@ -51,12 +52,16 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Show(args) => done(inspect::show(context, &args)),
         Verb::Diff(args) => done(inspect::diff(context, &args)),
         Verb::Du(args) => done(inspect::du(context, &args)),
+        Verb::Stats(args) => done(inspect::stats(context, &args)),
         Verb::Tag(args) => done(change::tag(context, &args)),
         Verb::Untag(args) => done(change::untag(context, &args)),
         Verb::Expire(args) => done(change::expire(context, &args)),
         Verb::Protect(args) => done(change::protect(context, &args, true)),
         Verb::Unprotect(args) => done(change::protect(context, &args, false)),
         Verb::Rm(args) => done(change::rm(context, &args)),
+        Verb::Due(args) => done(retain::due(context, &args)),
+        Verb::Sla(args) => retain::sla(context, &args),
+        Verb::Prune(args) => done(retain::prune(context, &args)),
         Verb::Export(args) => done(exchange::export(context, &args)),
         Verb::Import(args) => done(exchange::import(context, &args)),
         Verb::Scrub(args) => scrub::scrub(context, &args),

@@ -79,10 +79,11 @@ fn make(
             temporary: settings.temporary.clone(),
             commit_timeout: settings.commit_timeout,
             draft_expire: settings.draft_expire,
+            policy: Arc::new(settings.policy.clone()),
             uid,
             gid,
         },
-        trees: TreesOptions { uid, gid, min_age_days: settings.min_age_days },
+        trees: TreesOptions { uid, gid, protect_younger: settings.protect_younger },
         config_text: settings.describe(),
         tally,
     };

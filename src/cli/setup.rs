@@ -60,6 +60,14 @@ impl Context {
         self.open_with(Progress::hidden(), session::open)
     }
 
+    /// As [`Context::open`], for work on many things, which takes long.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open_with_items(&self) -> anyhow::Result<Open> {
+        self.open_with(self.progress(Unit::Items), session::open)
+    }
+
     /// As [`Context::open`], for work on images, which takes long.
     ///
     /// # Errors

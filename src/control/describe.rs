@@ -1,6 +1,7 @@
 //! The settings in force, for people.
 
-use crate::control::{Key, Settings};
+use crate::control::sizes::show_age;
+use crate::control::{Key, Settings, retention};
 use crate::target::s3::CredentialSource;
 use std::fmt::Write as _;
 use toml::Value;
@@ -21,7 +22,11 @@ impl Settings {
             }
         }
         line(Key::Memory, self.memory_bytes.to_string().into());
-        line(Key::MinAgeDays, i64::from(self.min_age_days).into());
+        line(Key::ProtectYounger, show_age(self.protect_younger).into());
+        let (rest, tables) = retention::describe(&self.policy);
+        line(Key::Schedules, rest.schedules.into());
+        line(Key::Keep, rest.keep.map(|keep| keep.to_string()).unwrap_or_default().into());
+        line(Key::TimeZone, self.policy.zone.name().unwrap_or("system").into());
         line(Key::TemporaryNames, self.temporary.patterns().to_vec().into());
         line(Key::CommitTimeout, format!("{}s", self.commit_timeout.as_secs()).into());
         line(Key::DraftExpireDays, (self.draft_expire.as_secs() / 86_400).to_string().into());
@@ -52,7 +57,7 @@ impl Settings {
         for (key, throttle) in [(Key::UploadLimit, &self.limits.upload), (Key::DownloadLimit, &self.limits.download)] {
             line(key, throttle.rate().map_or("none".into(), |rate| rate.to_string()).into());
         }
-        text
+        text + &tables
     }
 }
 
@@ -60,6 +65,26 @@ impl Settings {
 mod tests {
     use super::*;
     use crate::control::values::Surroundings;
+
+    #[test]
+    fn tables_are_shown_as_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.toml");
+        let surroundings = Surroundings { variable: &|_| None, is_root: true };
+        let flags = [(Key::Config, file.to_str().unwrap().to_owned())];
+        let text = "[schedule.daily]\nkeep = 3\n[schedule.\"my.own\"]\ninterval = '2w'\nkeep = 4\nsla = '1d'\n\
+                    [names.'vm*']\nschedules = ['daily', 'my.own']\nkeep = 'latest3,days4'\n[names.'*']\nschedules = ['weekly']\n";
+        std::fs::write(&file, text).unwrap();
+        let settings = Settings::resolve(&flags, &[], &surroundings).unwrap();
+        let shown = settings.describe();
+        assert!(shown.contains("schedules = [\"weekly\"]\n") && shown.contains("[schedule.\"my.own\"]"), "{shown}");
+        std::fs::write(&file, &shown).unwrap();
+        let again = Settings::resolve(&flags, &[], &surroundings).unwrap();
+        assert_eq!(again.describe(), shown);
+        let vm = crate::words::name::Name::new("vm1").unwrap();
+        assert_eq!(again.policy.schedules_of(&vm), settings.policy.schedules_of(&vm));
+        assert_eq!(again.policy.schedules_of(&vm)[0].keep, 3);
+    }
 
     #[test]
     fn what_is_shown_can_be_the_configuration_file() {
@@ -72,7 +97,10 @@ mod tests {
             text(Key::Target, "dir:/a \"b\""),
             text(Key::PassphraseFile, "/p"),
             text(Key::Memory, "100M"),
-            text(Key::MinAgeDays, "3"),
+            text(Key::ProtectYounger, "36h"),
+            text(Key::Schedules, "daily,weekly"),
+            text(Key::Keep, "latest3,days2"),
+            text(Key::TimeZone, "Europe/Berlin"),
             text(Key::TemporaryNames, "*.part,*.tmp"),
             text(Key::CommitTimeout, "90s"),
             text(Key::DraftExpireDays, "4"),

@@ -13,7 +13,10 @@ pub enum Key {
     KeyFile,
     PassphraseFile,
     Memory,
-    MinAgeDays,
+    ProtectYounger,
+    Schedules,
+    Keep,
+    TimeZone,
     TemporaryNames,
     CommitTimeout,
     DraftExpireDays,
@@ -38,14 +41,17 @@ pub enum Key {
 
 impl Key {
     /// Every one.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::Config,
         Self::Target,
         Self::StateDir,
         Self::KeyFile,
         Self::PassphraseFile,
         Self::Memory,
-        Self::MinAgeDays,
+        Self::ProtectYounger,
+        Self::Schedules,
+        Self::Keep,
+        Self::TimeZone,
         Self::TemporaryNames,
         Self::CommitTimeout,
         Self::DraftExpireDays,
@@ -77,7 +83,10 @@ impl Key {
             Self::KeyFile => "key-file",
             Self::PassphraseFile => "passphrase-file",
             Self::Memory => "memory",
-            Self::MinAgeDays => "min-age-days",
+            Self::ProtectYounger => "protect-younger",
+            Self::Schedules => "schedules",
+            Self::Keep => "keep",
+            Self::TimeZone => "time-zone",
             Self::TemporaryNames => "temporary-names",
             Self::CommitTimeout => "commit-timeout",
             Self::DraftExpireDays => "draft-expire-days",
@@ -101,15 +110,24 @@ impl Key {
         }
     }
 
-    /// The environment variable.
-    pub fn variable(self) -> String {
-        format!("BACKYFS_{}", self.name().replace('-', "_").to_ascii_uppercase())
+    /// Another name that it goes by.
+    pub const fn alias(self) -> Option<&'static str> {
+        match self {
+            Self::ProtectYounger => Some("min-age-days"),
+            _ => None,
+        }
+    }
+
+    /// The environment variables, the proper one first.
+    pub fn variables(self) -> impl Iterator<Item = String> {
+        let names = std::iter::once(self.name()).chain(self.alias());
+        names.map(|name| format!("BACKYFS_{}", name.replace('-', "_").to_ascii_uppercase()))
     }
 
     /// The setting of a name. fstab habits are met half way: `_` stands for `-`.
     pub fn from_name(name: &str) -> Option<Self> {
         let name = name.replace('_', "-");
-        Self::ALL.into_iter().find(|key| key.name() == name)
+        Self::ALL.into_iter().find(|key| key.name() == name || key.alias() == Some(&*name))
     }
 
     /// Whether it is the path of something: a relative one is taken from where it is written.
@@ -139,8 +157,8 @@ pub enum Origin {
     Flag,
     /// `-o name=`.
     MountOption,
-    /// `BACKYFS_NAME`.
-    Environment,
+    /// A variable of this name.
+    Environment(String),
     /// The configuration file.
     File {
         /// Which.
@@ -174,7 +192,7 @@ impl fmt::Display for Given {
         match &self.origin {
             Origin::Flag => write!(f, "--{name}"),
             Origin::MountOption => write!(f, "mount option {name}"),
-            Origin::Environment => f.write_str(&self.key.variable()),
+            Origin::Environment(variable) => f.write_str(variable),
             Origin::File { path, line } => write!(f, "{} line {line}, {name}", path.display()),
         }
     }

@@ -1,10 +1,12 @@
 //! Every global setting, and the places it can be written in: a flag beats a mount option beats an environment variable
 //! beats the configuration file beats the default. docs/commands.md has the table.
 
+use crate::control::config_file::{self, ConfigFile};
 use crate::control::given::{Given, Key, Origin, SettingsError};
 use crate::control::values::{self, Surroundings, Values, home};
-use crate::control::{config_file, s3};
-use crate::ops::remove::MIN_AGE_DAYS_DEFAULT;
+use crate::control::{retention, s3, sizes};
+use crate::ops::remove::PROTECT_YOUNGER_DEFAULT;
+use crate::ops::retain::{KeepRules, NameRule, Policy, Zone};
 use crate::repo::MemoryPlan;
 use crate::target::s3::Settings as S3Settings;
 use crate::target::{Limits, OpenOptions, Requests, TargetSpec};
@@ -29,7 +31,9 @@ pub struct Settings {
     /// Memory for caches and buffers, in bytes.
     pub memory_bytes: u64,
     /// Younger versions are not deleted without force.
-    pub min_age_days: u32,
+    pub protect_younger: Duration,
+    /// Schedules and keep rules.
+    pub policy: Policy,
     /// Names that become versions only when renamed.
     pub temporary: TemporaryNames,
     /// A commit that takes longer fails.
@@ -78,20 +82,25 @@ impl Settings {
             return Err(SettingsError::SecretInTheOpen(open.to_string()));
         }
         for key in Key::ALL {
-            if let Some(text) = (surroundings.variable)(&key.variable()).filter(|text| !text.is_empty()) {
+            let set = |name: String| {
+                let text = (surroundings.variable)(&name).filter(|text| !text.is_empty());
+                text.map(|text| (name, text))
+            };
+            if let Some((variable, text)) = key.variables().find_map(set) {
                 let text = text.to_string_lossy().into_owned();
-                layers.push(Given { key, text, origin: Origin::Environment });
+                layers.push(Given { key, text, origin: Origin::Environment(variable) });
             }
         }
         let config = layers.iter().find(|given| given.key == Key::Config).map(|given| PathBuf::from(&given.text));
-        layers.extend(match config {
+        let file = match config {
             Some(path) => config_file::read(&path)?,
             None => match default_config(surroundings) {
                 Some(path) if path.exists() => config_file::read(&path)?,
-                _ => Vec::new(),
+                _ => ConfigFile::default(),
             },
-        });
-        from_values(&Values::new(&layers)?, surroundings)
+        };
+        layers.extend(file.given);
+        from_values(&Values::new(&layers)?, surroundings, file.retention)
     }
 }
 
@@ -115,7 +124,7 @@ fn default_state_dir(surroundings: &Surroundings) -> Option<PathBuf> {
     home(surroundings, "XDG_STATE_HOME", ".local/state").map(|dir| dir.join("backyfs"))
 }
 
-fn from_values(values: &Values<'_>, surroundings: &Surroundings) -> Result<Settings, SettingsError> {
+fn from_values(values: &Values<'_>, surroundings: &Surroundings, tables: Policy) -> Result<Settings, SettingsError> {
     let state_dir = values.path(Key::StateDir)?.or_else(|| default_state_dir(surroundings));
     let state_dir = state_dir.ok_or(SettingsError::NoHome)?;
     let target = values.get(Key::Target, values::parse_target)?;
@@ -131,7 +140,8 @@ fn from_values(values: &Values<'_>, surroundings: &Surroundings) -> Result<Setti
         key_file,
         passphrase_file,
         memory_bytes: values.get(Key::Memory, values::parse_memory)?.unwrap_or(MemoryPlan::DEFAULT_BYTES),
-        min_age_days: values.get(Key::MinAgeDays, values::parse_days)?.unwrap_or(MIN_AGE_DAYS_DEFAULT),
+        protect_younger: values.get(Key::ProtectYounger, sizes::parse_age)?.unwrap_or(PROTECT_YOUNGER_DEFAULT),
+        policy: policy(values, tables)?,
         temporary: TemporaryNames::new(values.get(Key::TemporaryNames, values::parse_patterns)?.unwrap_or_default()),
         commit_timeout: values.get(Key::CommitTimeout, values::parse_timeout)?.unwrap_or(Duration::from_secs(600)),
         draft_expire: days(values.get(Key::DraftExpireDays, values::parse_days)?.unwrap_or(7)),
@@ -142,6 +152,18 @@ fn from_values(values: &Values<'_>, surroundings: &Surroundings) -> Result<Setti
         requests: Arc::default(),
         state_dir,
     })
+}
+
+/// The tables of the file, and the settings for names that none of them matches.
+fn policy(values: &Values<'_>, mut policy: Policy) -> Result<Policy, SettingsError> {
+    policy.zone = values.get(Key::TimeZone, retention::parse_zone)?.unwrap_or_else(Zone::system);
+    let schedules = values.get(Key::Schedules, |text| retention::parse_schedules(text, &policy.schedules))?;
+    let keep: Option<Option<KeepRules>> = values.get(Key::Keep, retention::parse_keep)?;
+    if schedules.is_some() || keep.is_some() {
+        let (schedules, keep) = (schedules.unwrap_or_default(), keep.flatten());
+        policy.names.push(NameRule { pattern: "*".to_owned(), schedules, keep });
+    }
+    Ok(policy)
 }
 
 fn limits(values: &Values<'_>) -> Result<Arc<Limits>, SettingsError> {
@@ -184,7 +206,10 @@ mod tests {
         assert_eq!(memory(resolve(&[], &[], &env, true)), 200);
         let last = resolve(&[], &[], &env[1..], true).unwrap();
         assert_eq!(last.memory_bytes >> 20, 100);
-        assert_eq!((last.target.to_string(), last.min_age_days, last.embedded), ("dir:/file".into(), 3, false));
+        assert_eq!(
+            (last.target.to_string(), last.protect_younger.as_secs() / 86_400, last.embedded),
+            ("dir:/file".into(), 3, false)
+        );
         assert_eq!(last.key_file, Some(dir.path().join("key")));
     }
 

@@ -44,6 +44,34 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(problem)
 }
 
+/// Reads an age: `6` (days), `6d`, `2w`, or what [`parse_seconds`] reads with a unit.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    const DAY_S: u64 = 86_400;
+    let text = text.trim();
+    let problem = || format!("{text:?} is not an age: write for example 6d, 12h or 2w");
+    let (number, unit_s) = match text.chars().last() {
+        Some('d') => (&text[..text.len() - 1], DAY_S),
+        Some('w') => (&text[..text.len() - 1], 7 * DAY_S),
+        Some('0'..='9') => (text, DAY_S),
+        _ => return parse_seconds(text).map_err(|_| problem()),
+    };
+    let number: u64 = number.parse().map_err(|_| problem())?;
+    // More than a thousand years are a slip of the finger.
+    number.checked_mul(unit_s).filter(|age| *age <= 400_000 * DAY_S).map(Duration::from_secs).ok_or_else(problem)
+}
+
+/// An age as [`parse_age`] reads it.
+pub fn show_age(age: Duration) -> String {
+    match age.as_secs() {
+        seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 /// `1.5 GiB`: three digits that matter.
 pub fn show_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -70,6 +98,15 @@ mod tests {
         }
         assert_eq!(parse_seconds("5m"), Ok(Duration::from_secs(300)));
         assert!(parse_seconds("soon").is_err());
+        for (text, seconds, shown) in
+            [("6", 518_400, "6d"), ("2w", 1_209_600, "14d"), ("12h", 43_200, "12h"), ("90s", 90, "90s"), ("0", 0, "0d")]
+        {
+            let age = parse_age(text).unwrap();
+            assert_eq!((age.as_secs(), show_age(age).as_str()), (seconds, shown), "{text}");
+        }
+        for bad in ["", "d", "-1d", "soon", "1.5d", "99999999d", "é"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The first that was said about each setting, and how its text is read.
 
 use crate::control::given::{Given, Key, Origin, SettingsError};
-use crate::control::sizes;
+use crate::control::{retention, sizes};
 use crate::repo::MemoryPlan;
 use crate::target::TargetSpec;
 use crate::target::s3::Style;
@@ -72,7 +72,10 @@ fn check(given: &Given) -> Result<(), SettingsError> {
     let checked = match given.key {
         Key::Target => parse_target(text).map(drop),
         Key::Memory => parse_memory(text).map(drop),
-        Key::MinAgeDays | Key::DraftExpireDays => parse_days(text).map(drop),
+        Key::ProtectYounger => sizes::parse_age(text).map(drop),
+        Key::Keep => retention::parse_keep(text).map(drop),
+        Key::TimeZone => retention::parse_zone(text).map(drop),
+        Key::DraftExpireDays => parse_days(text).map(drop),
         Key::TemporaryNames => parse_patterns(text).map(drop),
         Key::CommitTimeout => parse_timeout(text).map(drop),
         Key::AllowOther => parse_switch(text).map(drop),

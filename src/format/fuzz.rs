@@ -7,13 +7,13 @@ use crate::format::node::MapNode;
 use crate::format::repository::UncheckedHeader;
 use crate::format::ring::Ring;
 use crate::format::slot::Slot;
-use crate::format::{attribute, condemned, damage, fragment, pack, record};
+use crate::format::{attribute, condemned, damage, fragment, pack, record, removed};
 
 /// A fuzz body: panics when a promise is broken.
 pub type Body = fn(&[u8]);
 
 /// Every body, with its name.
-pub const BODIES: [(&str, Body); 13] = [
+pub const BODIES: [(&str, Body); 14] = [
     ("frame", frame_header),
     ("node", node),
     ("pack_ends", pack_ends),
@@ -21,6 +21,7 @@ pub const BODIES: [(&str, Body); 13] = [
     ("rescan", rescan),
     ("fragment", fragments),
     ("record", records),
+    ("removed", removals),
     ("attribute", attributes),
     ("condemned", condemned_batch),
     ("damage", damage_report),
@@ -87,6 +88,13 @@ pub fn fragments(bytes: &[u8]) {
 pub fn records(bytes: &[u8]) {
     if let Ok(decoded) = record::decode(bytes) {
         assert_eq!(record::encode(&decoded), bytes);
+    }
+}
+
+/// What tombstones say.
+pub fn removals(bytes: &[u8]) {
+    if let Ok(removed) = removed::decode(bytes) {
+        assert_eq!(removed::encode(&removed), bytes);
     }
 }
 

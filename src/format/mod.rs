@@ -16,6 +16,7 @@ pub mod layout;
 pub mod node;
 pub mod pack;
 pub mod record;
+pub mod removed;
 pub mod repository;
 pub mod ring;
 #[cfg(test)]

@@ -8,7 +8,9 @@ use crate::words::attribute::{AttributeChange, AttributeEntry, Attributes, FileA
 use crate::words::geometry::BlockSize;
 use crate::words::ids::{BlockId, DraftId, EntryId, HostId, KeyVersion, PackId, RepoId, SlotId, Uid};
 use crate::words::name::Name;
-use crate::words::record::{BlockKind, Broken, ImageRef, PackContents, PackedBlock, Record, RecordKind, Stats};
+use crate::words::record::{
+    BlockKind, Broken, ImageRef, PackContents, PackedBlock, Record, RecordKind, Removed, Stats, Why,
+};
 use crate::words::stamp::Stamp;
 use proptest::prelude::*;
 
@@ -145,6 +147,15 @@ pub(super) fn record() -> impl Strategy<Value = Record> {
             },
         },
     )
+}
+
+/// What is left of any version.
+pub(super) fn removed() -> impl Strategy<Value = Removed> {
+    let why = prop_oneof![Just(Why::Asked), Just(Why::Pruned), Just(Why::Superseded)];
+    (why, stamp(), any::<[u8; 16]>(), record()).prop_map(|(why, at, by, record)| {
+        let record = Record { kind: RecordKind::Version, ..record };
+        Removed { why, at, by: HostId::from_bytes(by), record }
+    })
 }
 
 fn change() -> impl Strategy<Value = AttributeChange> {

@@ -168,7 +168,10 @@ impl From<&RemoveError> for Errno {
     fn from(error: &RemoveError) -> Self {
         match error {
             RemoveError::Refused { refusal: Refusal::Protected | Refusal::Young { .. }, .. } => Self::EPERM,
-            RemoveError::Refused { refusal: Refusal::Overlaid | Refusal::InUse { .. }, .. } => Self::EBUSY,
+            RemoveError::Refused {
+                refusal: Refusal::Overlaid | Refusal::OverlaidElsewhere { .. } | Refusal::InUse { .. },
+                ..
+            } => Self::EBUSY,
             RemoveError::Repo(error) => error.into(),
         }
     }
@@ -250,7 +253,7 @@ mod tests {
             (Errno::from(CatalogError::NoSpace { path: "/s".into() }), Errno::ENOSPC),
             (Errno::from(OverlayError::NoSpace { uid, what: "x" }), Errno::ENOSPC),
             (Errno::from(AccessError::<RepoError>::from(OverlayError::InUse { uid })), Errno::EBUSY),
-            (Errno::from(refused(Refusal::Young { age_days: 0, min_age_days: 6 })), Errno::EPERM),
+            (Errno::from(refused(Refusal::Young { age_ms: 0, protected_ms: 6 })), Errno::EPERM),
             (Errno::from(refused(Refusal::Overlaid)), Errno::EBUSY),
         ] {
             assert_eq!(errno, expected);

@@ -3,6 +3,7 @@
 use crate::fs::errno::Errno;
 use crate::fs::incoming::{GraftSource, Incoming, IncomingOptions};
 use crate::fs::nodes::{Node, Nodes, StatusFile, VersionFile};
+use crate::fs::promises;
 use crate::fs::seam::{
     Access, Answer, Attr, Caching, Caller, CloseNotice, CopyRange, DirSink, Entry, Fallocate, Fh, FileAttr, Ino,
     KernelCache, OpenRequest, Opened, Operations, RenameMode, Room, Seek, SetAttr, Statfs, SyncScope, WriteRequest,
@@ -60,6 +61,7 @@ impl FileSystem {
     /// When threads cannot be started or overlays cannot be read.
     pub fn new(repo: Arc<Repository>, options: FsOptions, kernel: Arc<dyn KernelCache>) -> std::io::Result<Arc<Self>> {
         let (uid, gid) = (options.incoming.uid, options.incoming.gid);
+        let (policy, protect_younger) = (Arc::clone(&options.incoming.policy), options.trees.protect_younger);
         let incoming = Incoming::new(Arc::clone(&repo), options.incoming)?;
         incoming.start_upkeep()?;
         let drafts = Arc::clone(&incoming);
@@ -67,6 +69,7 @@ impl FileSystem {
         let (config, tally) = (options.config_text, options.tally);
         trees.set_status(StatusFile::Config, Box::new(move || config.clone()));
         trees.set_status(StatusFile::Counters, Box::new(move || counters(&tally)));
+        promises::serve(&trees, &repo, &policy, protect_younger);
         if trees.tidy().is_err() {
             tracing::warn!("pins that no overlay needs any more were not removed; the next mount tries again");
         }

@@ -6,5 +6,6 @@ pub mod incoming;
 pub mod nodes;
 pub mod process;
 pub mod process_watch;
+pub mod promises;
 pub mod seam;
 pub mod trees;

@@ -110,11 +110,15 @@ pub enum StatusFile {
     Config,
     Counters,
     Scrub,
+    Due,
+    Sla,
+    Prune,
 }
 
 impl StatusFile {
     /// Every file.
-    pub const ALL: [Self; 5] = [Self::Drafts, Self::Overlays, Self::Config, Self::Counters, Self::Scrub];
+    pub const ALL: [Self; 8] =
+        [Self::Drafts, Self::Overlays, Self::Config, Self::Counters, Self::Scrub, Self::Due, Self::Sla, Self::Prune];
 
     /// Its name in the directory.
     pub const fn file_name(self) -> &'static str {
@@ -124,6 +128,9 @@ impl StatusFile {
             Self::Config => "config",
             Self::Counters => "counters",
             Self::Scrub => "scrub",
+            Self::Due => "due",
+            Self::Sla => "sla",
+            Self::Prune => "prune",
         }
     }
 }

@@ -11,9 +11,12 @@
 //! that a killed one loses little, that is written every now and then.
 
 use crate::image::DraftImage;
+use crate::ops::automatic;
 use crate::ops::base::{self, Base, ChangesFrom};
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::pull::{OnBadSectors, Position, Pull, Unchanged};
+use crate::ops::retain::Policy;
+use crate::ops::retain::due::Labels;
 use crate::ops::snapshots::Session;
 use crate::ops::unfinished::Unfinished;
 use crate::ops::{Interrupt, OpsError};
@@ -48,6 +51,8 @@ pub struct Backup {
     pub tags: BTreeSet<String>,
     /// When it may go.
     pub expire: Option<Stamp>,
+    /// What of these follows from schedules instead.
+    pub automatic: Automatic,
     /// The version it was made from, instead of the newest of the name.
     pub from: Option<Uid>,
     /// Who knows what has changed.
@@ -56,6 +61,17 @@ pub struct Backup {
     pub begin: Begin,
     /// About sectors that cannot be read.
     pub on_bad: OnBadSectors,
+}
+
+/// What schedules say of a version.
+#[derive(Debug, Clone)]
+pub enum Automatic {
+    /// Nothing: tags and expiry are as given.
+    Nothing,
+    /// Its tags.
+    Tags(Arc<Policy>),
+    /// Its tags, and when it may go.
+    Everything(Arc<Policy>),
 }
 
 /// Where a backup begins.
@@ -139,7 +155,7 @@ pub fn backup(
         monitor.warn(&format!("{} was changed while it was read: take a snapshot first", source.describe()));
     }
     let publication = Publication {
-        attributes: attributes(job, &session, &bad),
+        attributes: attributes(repo, job, &session, &bad)?,
         base: work.unfinished.base,
         supersedes: Uid::NIL,
         draft: work.unfinished.record.as_ref().map_or(DraftId::NIL, |record| record.draft),
@@ -151,7 +167,7 @@ pub fn backup(
     Ok(BackedUp { record, bad })
 }
 
-fn attributes(job: &Backup, session: &Session, bad: &BadSectors) -> Attributes {
+fn attributes(repo: &Repository, job: &Backup, session: &Session, bad: &BadSectors) -> Result<Attributes, OpsError> {
     let validity = match job.on_bad {
         _ if bad.is_empty() => Validity::Valid,
         OnBadSectors::Tolerate => Validity::Incomplete(bad.to_string()),
@@ -162,15 +178,34 @@ fn attributes(job: &Backup, session: &Session, bad: &BadSectors) -> Attributes {
         Some(name) => name.to_owned(),
         None => job.snapshot_name.clone(),
     };
-    Attributes {
+    // What is not complete counts for no schedule.
+    let labels = if validity.is_complete() { labels(repo, job)? } else { given(job) };
+    Ok(Attributes {
         name: job.name.clone(),
         snapshot_name,
-        tags: job.tags.clone(),
-        expire: job.expire,
+        tags: labels.tags,
+        expire: labels.expire,
         protected: false,
         validity,
         file: session.source().attributes(),
-    }
+    })
+}
+
+fn given(job: &Backup) -> Labels {
+    Labels { tags: job.tags.clone(), expire: job.expire }
+}
+
+/// Decided when all is stored: what is due is due at publication, however long the copy took.
+fn labels(repo: &Repository, job: &Backup) -> Result<Labels, OpsError> {
+    let (policy, expires) = match &job.automatic {
+        Automatic::Nothing => return Ok(given(job)),
+        Automatic::Tags(policy) => (policy, false),
+        Automatic::Everything(policy) => (policy, true),
+    };
+    automatic::label_overdue(repo, policy)?;
+    let labels = automatic::labels(repo, policy, &job.name, repo.clock().now())?;
+    let expire = if expires { labels.expire } else { job.expire };
+    Ok(Labels { tags: job.tags.union(&labels.tags).cloned().collect(), expire })
 }
 
 /// Opens the source: at the snapshot of an interrupted backup if that is to go on and still fits, else as it is now. The record

@@ -45,6 +45,7 @@ fn scene(content: &[u8]) -> Scene {
         snapshot_name: String::new(),
         tags: BTreeSet::new(),
         expire: None,
+        automatic: Automatic::Nothing,
         from: None,
         changes: ChangesFrom::Source,
         begin: Begin::Anew,

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Version, VersionSummary};
 use crate::ops::OpsError;
+use crate::ops::retain::Made;
 use crate::ops::scrub::report::VersionFinding;
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{Attributes, Validity};
@@ -10,6 +11,7 @@ use crate::words::name::Name;
 use crate::words::record::{ImageRef, Stats};
 use crate::words::stamp::Stamp;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// One version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -149,4 +151,29 @@ pub fn list(repo: &Repository, filter: &Filter) -> Result<Vec<VersionSummary>, O
     let mut versions = repo.catalog().version_summaries().map_err(RepoError::from)?;
     versions.retain(|version| filter.matches(&version.attributes, now));
     Ok(versions)
+}
+
+/// The versions of every name, oldest first, as far as schedules and keep rules care.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn histories(repo: &Repository) -> Result<BTreeMap<Name, Vec<Made>>, RepoError> {
+    let mut histories: BTreeMap<Name, Vec<Made>> = BTreeMap::new();
+    for version in repo.catalog().version_summaries()? {
+        histories.entry(version.attributes.name.clone()).or_default().push(Made::from(&version));
+    }
+    Ok(histories)
+}
+
+/// The versions of one name, oldest first.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn history(repo: &Repository, name: &Name) -> Result<Vec<Made>, RepoError> {
+    let mut history = Vec::new();
+    for (_, uid) in repo.catalog().versions_of(name)? {
+        // One that went meanwhile is no part of it.
+        history.extend(repo.catalog().version_summary(uid)?.as_ref().map(Made::from));
+    }
+    Ok(history)
 }

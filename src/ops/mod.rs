@@ -1,23 +1,29 @@
 //! What can be done to a repository: one verb, one file. What destroys is planned first, then executed.
 
+pub mod automatic;
 pub mod backup;
 pub mod base;
 pub mod commit;
 pub mod compare;
 #[cfg(test)]
 mod crash_tests;
+pub mod due;
 pub mod error;
 mod interrupt;
 pub mod label;
 pub mod listing;
 pub mod overlays;
+pub mod prune;
 pub mod pull;
 pub mod rebuild;
 pub mod remove;
 pub mod restore;
+pub mod retain;
 pub mod sample;
 pub mod scrub;
+pub mod sla;
 pub mod snapshots;
+pub mod statistics;
 pub mod status;
 pub mod transfer;
 pub mod unfinished;

@@ -2,14 +2,16 @@
 
 use crate::catalog::VersionSummary;
 use crate::ops::overlays;
+use crate::ops::retain::interval::Lasting;
 use crate::repo::{RepoError, Repository};
-use crate::words::ids::Uid;
+use crate::words::ids::{HostId, Uid};
+use crate::words::record::{RecordKind, Verdict, Why};
 use crate::words::stamp::Stamp;
+use std::collections::HashMap;
+use std::time::Duration;
 
-/// Versions younger than this many days are kept, unless the caller insists.
-pub const MIN_AGE_DAYS_DEFAULT: u32 = 6;
-
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// Versions younger than this are kept, unless the caller insists.
+pub const PROTECT_YOUNGER_DEFAULT: Duration = Duration::from_secs(6 * 24 * 60 * 60);
 
 /// How much the caller insists. It matters for young versions only: nothing deletes what is protected or in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,17 +27,20 @@ pub enum Consent {
 pub struct Options {
     /// How much the caller insists.
     pub consent: Consent,
-    /// Setting `min_age_days`.
-    pub min_age_days: u32,
+    /// Setting `protect-younger`.
+    pub protect_younger: Duration,
     /// How many handles are open on the version's files, as far as this process knows.
     pub open_handles: usize,
 }
 
-/// Whether this host holds something written over a version.
+/// Whether something was written over a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Overlaid {
-    Yes,
+    /// On this host, which would lose it.
+    Here,
+    /// On another host, as its pin says.
+    Elsewhere(HostId),
+    /// Nowhere.
     No,
 }
 
@@ -48,6 +53,14 @@ pub enum Refusal {
     /// There are local changes that would go with it.
     #[error("its data was written to: discard the overlay first (`echo discard > by_version/<uid>/overlay`)")]
     Overlaid,
+    /// Another host has local changes on top of it. They stay readable there whatever is deleted, so insisting is enough.
+    #[error(
+        "its data was written to on host {host}: discard the overlay there, or `backyfs rm --force` deletes the version"
+    )]
+    OverlaidElsewhere {
+        /// Which host.
+        host: HostId,
+    },
     /// Somebody reads or writes it.
     #[error("it is in use by {handles} open files")]
     InUse {
@@ -56,13 +69,15 @@ pub enum Refusal {
     },
     /// It may just have been made by mistake, or be the one that is needed tomorrow.
     #[error(
-        "it is {age_days} days old and versions are kept for {min_age_days} days at least: `backyfs rm --force` deletes it"
+        "it is {} old and versions are kept for {} at least: `backyfs rm --force` deletes it",
+        Lasting(*age_ms),
+        Lasting(*protected_ms)
     )]
     Young {
-        /// Whole days since it was made.
-        age_days: i64,
-        /// The setting.
-        min_age_days: u32,
+        /// Milliseconds since it was made; 0 for one from the future.
+        age_ms: i64,
+        /// The setting, in milliseconds.
+        protected_ms: i64,
     },
 }
 
@@ -96,17 +111,23 @@ pub fn check(version: &VersionSummary, overlaid: Overlaid, now: Stamp, options: 
     if version.attributes.protected {
         return Err(Refusal::Protected);
     }
-    if overlaid == Overlaid::Yes {
+    if overlaid == Overlaid::Here {
         return Err(Refusal::Overlaid);
     }
     if options.open_handles > 0 {
         return Err(Refusal::InUse { handles: options.open_handles });
     }
+    if options.consent == Consent::Forced {
+        return Ok(());
+    }
+    if let Overlaid::Elsewhere(host) = overlaid {
+        return Err(Refusal::OverlaidElsewhere { host });
+    }
+    // A version from the future (a clock was put back) counts as young, whatever the setting: nobody knows how old it is.
     let age_ms = now.millis().saturating_sub(version.created.millis());
-    let min_age_ms = i64::from(options.min_age_days) * DAY_MS;
-    // A version from the future (a clock was put back) counts as young.
-    if options.consent == Consent::Plain && age_ms < min_age_ms {
-        return Err(Refusal::Young { age_days: age_ms.div_euclid(DAY_MS), min_age_days: options.min_age_days });
+    let protected_ms = i64::try_from(options.protect_younger.as_millis()).unwrap_or(i64::MAX);
+    if age_ms < protected_ms {
+        return Err(Refusal::Young { age_ms: age_ms.max(0), protected_ms });
     }
     Ok(())
 }
@@ -118,10 +139,28 @@ pub fn check(version: &VersionSummary, overlaid: Overlaid, now: Stamp, options: 
 pub fn plan(repo: &Repository, uid: Uid, options: &Options) -> Result<Removal, RemoveError> {
     let version = repo.catalog().version_summary(uid).map_err(RepoError::from)?;
     let version = version.ok_or_else(|| RepoError::NoSuchVersion { spec: uid.to_string() })?;
-    let overlaid = if overlays::exists(repo, uid) { Overlaid::Yes } else { Overlaid::No };
+    let overlaid = overlaid(repo, uid, &held_elsewhere(repo)?);
     check(&version, overlaid, repo.clock().now(), options)
         .map_err(|refusal| RemoveError::Refused { uid, refusal })
         .map(|()| Removal { uid })
+}
+
+/// The versions that overlays on other hosts hold, as their pins say. A pin of this host without an overlay means nothing.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn held_elsewhere(repo: &Repository) -> Result<HashMap<Uid, HostId>, RepoError> {
+    let pins = repo.catalog().records(RecordKind::Pin)?.into_iter();
+    let others = pins.filter(|(pin, verdict)| pin.host != repo.host() && *verdict == Verdict::Confirmed);
+    Ok(others.map(|(pin, _)| (pin.base, pin.host)).collect())
+}
+
+/// Whether a version is overlaid, here first.
+pub fn overlaid(repo: &Repository, uid: Uid, elsewhere: &HashMap<Uid, HostId>) -> Overlaid {
+    if overlays::exists(repo, uid) {
+        return Overlaid::Here;
+    }
+    elsewhere.get(&uid).map_or(Overlaid::No, |host| Overlaid::Elsewhere(*host))
 }
 
 impl Removal {
@@ -135,7 +174,15 @@ impl Removal {
     /// # Errors
     /// When target or catalog fail. It can be repeated.
     pub fn execute(self, repo: &Repository) -> Result<(), RepoError> {
-        repo.remove_version(self.uid)
+        self.execute_because(repo, Why::Asked)
+    }
+
+    /// As [`Removal::execute`], for another reason.
+    ///
+    /// # Errors
+    /// As [`Removal::execute`].
+    pub fn execute_because(self, repo: &Repository, why: Why) -> Result<(), RepoError> {
+        repo.remove_version_because(self.uid, why)
     }
 }
 
@@ -175,22 +222,28 @@ mod tests {
 
     #[test]
     fn reasons_in_their_order() {
-        let plain = Options { consent: Consent::Plain, min_age_days: 6, open_handles: 0 };
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        let plain = Options { consent: Consent::Plain, protect_younger: PROTECT_YOUNGER_DEFAULT, open_handles: 0 };
         let forced = Options { consent: Consent::Forced, ..plain };
         let open = Options { open_handles: 2, ..forced };
         let (old, young) = (6 * DAY_MS, 6 * DAY_MS - 1);
-        let is_young = |age_days| Err(Refusal::Young { age_days, min_age_days: 6 });
+        let is_young = |age_ms| Err(Refusal::Young { age_ms, protected_ms: old });
+        let (elsewhere, not_here) =
+            (Overlaid::Elsewhere(HostId::NIL), Err(Refusal::OverlaidElsewhere { host: HostId::NIL }));
         let in_use = Err(Refusal::InUse { handles: 2 });
         for (age, protected, overlaid, options, expected) in [
             (old, false, Overlaid::No, &plain, Ok(())),
-            (young, false, Overlaid::No, &plain, is_young(5)),
-            (-1, false, Overlaid::No, &plain, is_young(-1)),
+            (young, false, Overlaid::No, &plain, is_young(young)),
+            (-1, false, Overlaid::No, &plain, is_young(0)),
             (young, false, Overlaid::No, &forced, Ok(())),
             (old, true, Overlaid::No, &forced, Err(Refusal::Protected)),
-            (old, true, Overlaid::Yes, &open, Err(Refusal::Protected)),
-            (old, false, Overlaid::Yes, &open, Err(Refusal::Overlaid)),
+            (old, true, Overlaid::Here, &open, Err(Refusal::Protected)),
+            (old, false, Overlaid::Here, &open, Err(Refusal::Overlaid)),
+            (old, false, Overlaid::Here, &forced, Err(Refusal::Overlaid)),
+            (old, false, elsewhere, &plain, not_here),
+            (old, false, elsewhere, &forced, Ok(())),
             (old, false, Overlaid::No, &open, in_use),
-            (0, false, Overlaid::No, &Options { min_age_days: 0, ..plain }, Ok(())),
+            (0, false, Overlaid::No, &Options { protect_younger: Duration::ZERO, ..plain }, Ok(())),
         ] {
             assert_eq!(
                 check(&version(age, protected), overlaid, NOW, options),

@@ -2,7 +2,7 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
-use crate::format::{attribute, fragment, record};
+use crate::format::{attribute, fragment, record, removed};
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::target::TargetError;
 use crate::words::ids::{EntryId, Uid};
@@ -36,7 +36,7 @@ impl Repository {
     pub fn refresh(&self) -> Result<Learned, RepoError> {
         let core = &self.core;
         let mut learned = Learned::default();
-        core.learn_tombstones()?;
+        core.learn_tombstones(&mut learned.unreadable)?;
         core.learn_records(&mut learned)?;
         core.learn_verdicts()?;
         core.learn_entries(&mut learned)?;
@@ -91,11 +91,26 @@ impl Core {
         Ok(learned)
     }
 
-    fn learn_tombstones(&self) -> Result<(), RepoError> {
+    /// The name of a tombstone says that its version is dead, whatever becomes of its content.
+    fn learn_tombstones(&self, unreadable: &mut Vec<String>) -> Result<(), RepoError> {
         for info in self.target.list(layout::TOMBSTONES)? {
             let Some(uid) = layout::parse_verdict(&info.key) else { continue };
-            if !self.catalog.has_tombstone(uid)? {
-                self.catalog.add_tombstone(uid)?;
+            if self.catalog.has_tombstone(uid)? {
+                continue;
+            }
+            let object = object_id(uid.as_bytes(), &[]);
+            let left = self.fetch(FrameKind::Tombstone, &info.key, object, unreadable)?.filter(|left| !left.is_empty());
+            match left.as_deref().map(removed::decode).transpose() {
+                Ok(Some(left)) if left.record.uid == uid => self.catalog.add_removed(&left)?,
+                Ok(None) => self.catalog.add_tombstone(uid)?,
+                Ok(Some(_)) => {
+                    unreadable.push(format!("{}: it speaks of another version", info.key));
+                    self.catalog.add_tombstone(uid)?;
+                }
+                Err(error) => {
+                    unreadable.push(format!("{}: {error}", info.key));
+                    self.catalog.add_tombstone(uid)?;
+                }
             }
         }
         Ok(())

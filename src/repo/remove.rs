@@ -1,10 +1,11 @@
 //! Removing records. Space comes back with a collection, never here.
 
+use crate::catalog::Version;
 use crate::format::frame::FrameKind;
-use crate::format::layout;
+use crate::format::{self, layout};
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::words::ids::Uid;
-use crate::words::record::RecordKind;
+use crate::words::record::{Record, RecordKind, Removed, Why};
 
 impl Repository {
     /// Deletes a version: a tombstone first, so that a record that arrives late stays dead, then the record. What allows a
@@ -13,11 +14,22 @@ impl Repository {
     /// # Errors
     /// When there is no such version, or target or catalog fail. It can be repeated.
     pub fn remove_version(&self, uid: Uid) -> Result<(), RepoError> {
+        self.remove_version_because(uid, Why::Asked)
+    }
+
+    /// As [`Repository::remove_version`], for another reason. The tombstone keeps what statistics need: it stays for ever anyway, and
+    /// is written at the moment when the version's record goes.
+    ///
+    /// # Errors
+    /// As [`Repository::remove_version`].
+    pub fn remove_version_because(&self, uid: Uid, why: Why) -> Result<(), RepoError> {
         let core = &self.core;
-        self.version(uid)?;
-        let tombstone = core.sealer.seal_object(FrameKind::Tombstone, object_id(uid.as_bytes(), &[]), &[]);
+        let Version { record, attributes, .. } = self.version(uid)?;
+        let removed = Removed { why, at: core.clock.now(), by: core.host, record: Record { attributes, ..record } };
+        let object = object_id(uid.as_bytes(), &[]);
+        let tombstone = core.sealer.seal_object(FrameKind::Tombstone, object, &format::removed::encode(&removed));
         core.target.put(&layout::tombstone(uid), &[&tombstone])?;
-        core.catalog.add_tombstone(uid)?;
+        core.catalog.add_removed(&removed)?;
         core.delete_record(RecordKind::Version, uid)?;
         core.catalog.remove_record(uid)?;
         Ok(())

@@ -124,8 +124,8 @@ impl TemporaryNames {
     }
 }
 
-/// Matches `*` (any bytes) and `?` (one byte).
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+/// Matches `*` (any bytes, `/` too) and `?` (one byte) against the whole text.
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {

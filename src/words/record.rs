@@ -105,6 +105,31 @@ pub struct Record {
     pub stats: Stats,
 }
 
+/// Why a version is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    /// Somebody deleted it: `rm`, `rmdir`.
+    Asked,
+    /// It had expired, or keep rules had no use for it.
+    Pruned,
+    /// Its writer went on after closing it; the version that replaces it stands for it.
+    Superseded,
+}
+
+/// What is left of a version that was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// Why it went.
+    pub why: Why,
+    /// When.
+    pub at: Stamp,
+    /// The host that removed it.
+    pub by: HostId,
+    /// The record, with the attributes as they were in the end.
+    pub record: Record,
+}
+
 /// Whether a record is known to be confirmed (GC rule 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {

@@ -12,7 +12,7 @@ use crate::words::attribute::{Attributes, Validity};
 use crate::words::clock::ClockExt;
 use crate::words::ids::Uid;
 use crate::words::name::Name;
-use crate::words::record::{Broken, Record, RecordKind};
+use crate::words::record::{Broken, Record, RecordKind, Why};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -131,9 +131,11 @@ impl Incoming {
             relatives: work.relative.into_iter().collect(),
         };
         let (record, supersedes, draft) = (work.record.clone(), work.supersedes, work.draft);
+        let writers: BTreeSet<ProcessId> = work.writers.iter().copied().chain(by).collect();
         drop(state);
         let version = publish_version(&self.repo, settled, publication)?;
         self.repo.catalog().unhide_name(&name)?;
+        self.await_labels(&name, version.uid, now, writers)?;
         tracing::info!("{name}: version {} of {} bytes", version.uid, version.image.size_bytes);
         let mut state = file.state.lock();
         if let Some(work) = state.work_of(image) {
@@ -156,7 +158,7 @@ impl Incoming {
             self.tidy(self.repo.remove_record(RecordKind::Draft, record.uid), "an old draft");
         }
         if !supersedes.is_nil() {
-            self.tidy(self.repo.remove_version(supersedes), "a version that was gone on from");
+            self.tidy(self.repo.remove_version_because(supersedes, Why::Superseded), "a version that was gone on from");
         }
         Ok(())
     }

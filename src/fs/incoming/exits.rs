@@ -12,12 +12,13 @@ impl Incoming {
         let closed = self.last_closed.lock().remove(&process);
         // The watch is put away by upkeep: it must not be dropped within its own callback.
         self.ended.lock().push(process);
-        let Outcome::Exited(exit) = outcome else { return };
-        if exit.is_success() {
-            return;
+        if let Outcome::Exited(exit) = outcome
+            && !exit.is_success()
+            && let Some(closed) = closed.filter(|closed| closed.at.elapsed() <= SECOND_THOUGHTS)
+        {
+            self.take_back(&closed, process, exit);
         }
-        let Some(closed) = closed.filter(|closed| closed.at.elapsed() <= SECOND_THOUGHTS) else { return };
-        self.take_back(&closed, process, exit);
+        self.writer_is_gone(process);
     }
 
     fn take_back(&self, closed: &Closed, process: ProcessId, exit: Exit) {

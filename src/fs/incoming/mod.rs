@@ -13,6 +13,7 @@ mod commit;
 mod exits;
 pub mod file;
 mod io;
+mod labelling;
 mod look;
 mod open;
 mod place;
@@ -24,6 +25,7 @@ use crate::fs::incoming::file::File;
 use crate::fs::incoming::table::Table;
 use crate::fs::process::ProcessId;
 use crate::fs::process_watch::{ProcessWatch, Watch};
+use crate::ops::retain::Policy;
 use crate::repo::Repository;
 use crate::words::ids::Uid;
 use crate::words::name::{Name, TemporaryNames};
@@ -49,6 +51,8 @@ pub struct IncomingOptions {
     pub commit_timeout: Duration,
     /// Drafts that were never published expire after this.
     pub draft_expire: Duration,
+    /// Schedules of names.
+    pub policy: Arc<Policy>,
     /// Owner and mode of directories.
     pub uid: u32,
     /// Group of directories.
@@ -69,6 +73,8 @@ pub struct Incoming {
     watched: Mutex<HashMap<ProcessId, Watch>>,
     /// Watched processes that have ended.
     ended: Mutex<Vec<ProcessId>>,
+    /// Versions that wait for their automatic tags.
+    unlabelled: labelling::Unlabelled,
     me: Weak<Incoming>,
     stopping: AtomicBool,
 }
@@ -98,6 +104,7 @@ impl Incoming {
             watch,
             watched: Mutex::default(),
             ended: Mutex::default(),
+            unlabelled: labelling::Unlabelled::default(),
             me: Weak::clone(me),
             stopping: AtomicBool::new(false),
         }))

@@ -23,6 +23,7 @@ impl Incoming {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start_upkeep(self: &Arc<Self>) -> std::io::Result<()> {
+        self.start_labelling()?;
         let me = Arc::downgrade(self);
         std::thread::Builder::new().name("upkeep".into()).spawn(move || keep_up(&me)).map(drop)
     }
@@ -32,6 +33,8 @@ impl Incoming {
     pub fn drain(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.make_all_durable();
+        // Those whose writers are still there are labelled by whoever mounts next.
+        self.label_ready();
     }
 
     fn make_all_durable(&self) {

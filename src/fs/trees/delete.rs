@@ -70,7 +70,8 @@ impl Trees {
         }
         let disk = self.disks.of(&self.version(uid)?);
         disk.remove(|open_handles| {
-            let options = Options { consent: Consent::Plain, min_age_days: self.options.min_age_days, open_handles };
+            let options =
+                Options { consent: Consent::Plain, protect_younger: self.options.protect_younger, open_handles };
             let removal = remove::plan(&self.repo, uid, &options).map_err(failed("rmdir"))?;
             removal.execute(&self.repo).map_err(failed("deletion of a version"))
         })?;

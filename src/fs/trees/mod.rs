@@ -25,7 +25,7 @@ use crate::fs::errno::Errno;
 use crate::fs::nodes::{Node, StatusFile, VersionFile};
 use crate::fs::seam::{Answer, Caller, KernelCache};
 use crate::ops::overlays;
-use crate::ops::remove::MIN_AGE_DAYS_DEFAULT;
+use crate::ops::remove::PROTECT_YOUNGER_DEFAULT;
 use crate::repo::Repository;
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -46,14 +46,14 @@ pub struct TreesOptions {
     pub uid: u32,
     /// Group of the directories.
     pub gid: u32,
-    /// Versions younger than this many days are not deleted by rmdir.
-    pub min_age_days: u32,
+    /// Versions younger than this are not deleted by rmdir.
+    pub protect_younger: Duration,
 }
 
 impl Default for TreesOptions {
     fn default() -> Self {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        Self { uid, gid, min_age_days: MIN_AGE_DAYS_DEFAULT }
+        Self { uid, gid, protect_younger: PROTECT_YOUNGER_DEFAULT }
     }
 }
 

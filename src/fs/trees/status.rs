@@ -21,18 +21,25 @@ pub(super) struct Status {
     drafts: Drafts,
     config: OnceLock<StatusText>,
     counters: OnceLock<StatusText>,
+    due: OnceLock<StatusText>,
+    sla: OnceLock<StatusText>,
+    prune: OnceLock<StatusText>,
 }
 
 impl Status {
     pub(super) fn new(drafts: Drafts) -> Self {
-        Self { drafts, config: OnceLock::new(), counters: OnceLock::new() }
+        let (config, counters, due, sla, prune) = Default::default();
+        Self { drafts, config, counters, due, sla, prune }
     }
 
-    /// Sets the source of `config` or `counters`; the first stands, the other files are made here.
+    /// Sets the source of a file that is not made here; the first stands.
     pub(super) fn set(&self, file: StatusFile, text: StatusText) {
         let source = match file {
             StatusFile::Config => &self.config,
             StatusFile::Counters => &self.counters,
+            StatusFile::Due => &self.due,
+            StatusFile::Sla => &self.sla,
+            StatusFile::Prune => &self.prune,
             StatusFile::Overlays | StatusFile::Drafts | StatusFile::Scrub => return,
         };
         let _ = source.set(text);
@@ -62,6 +69,9 @@ impl Trees {
             StatusFile::Config => made(&self.status.config),
             StatusFile::Counters => made(&self.status.counters),
             StatusFile::Scrub => self.scrub_text(),
+            StatusFile::Due => made(&self.status.due),
+            StatusFile::Sla => made(&self.status.sla),
+            StatusFile::Prune => made(&self.status.prune),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::format::layout;
 use crate::image::ImageReader;
-use crate::ops::backup::{Backup, Begin, backup};
+use crate::ops::backup::{Automatic, Backup, Begin, backup};
 use crate::ops::base::ChangesFrom;
 use crate::ops::pull::OnBadSectors;
 use crate::ops::rebuild::{IndexSource, rebuild};
@@ -68,6 +68,7 @@ impl World {
             snapshot_name: String::new(),
             tags: BTreeSet::new(),
             expire: None,
+            automatic: Automatic::Nothing,
             from: None,
             changes: ChangesFrom::Source,
             begin: Begin::Anew,

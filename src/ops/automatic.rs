@@ -1,0 +1,249 @@
+//! Automatic tags: what a new version is labelled with, and when.
+//!
+//! A command knows that its source was read to the end, and publishes its version with its labels. A version made through the mount
+//! waits until its writer is gone or a minute has passed: `cp` may still say that it failed. Meanwhile a note in the catalog
+//! says that it waits. It is durable before the writer is told that its copy is safe, so a daemon that is killed loses no label:
+//! the next one, or the next command that asks what is due, finds the note.
+//!
+//! Labels are decided for the moment of publication, whenever that is done, and by the versions before it; so they are the same whoever
+//! decides. Tags and expiries that a person has set meanwhile stand.
+
+use crate::ops::listing::history;
+use crate::ops::retain::due::{self, Labels};
+use crate::ops::retain::{Made, Policy};
+use crate::repo::{RepoError, Repository};
+use crate::words::attribute::AttributeChange;
+use crate::words::ids::Uid;
+use crate::words::name::Name;
+use crate::words::stamp::Stamp;
+
+/// How long a version waits for a writer of which nothing is heard.
+pub const PATIENCE_MS: i64 = 60_000;
+
+const NOTES: &str = "unlabelled/";
+
+/// A version that waits for its labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// Which.
+    pub uid: Uid,
+    /// When it was published by this host's clock: `created` may have been moved behind a version from the future.
+    pub at: Stamp,
+    /// Whether its labels are being written: what is found of them then is no person's doing.
+    pub begun: bool,
+}
+
+impl Note {
+    /// For a version published just now.
+    pub const fn new(uid: Uid, at: Stamp) -> Self {
+        Self { uid, at, begun: false }
+    }
+
+    fn encode(&self) -> [u8; 9] {
+        let mut bytes = [u8::from(self.begun); 9];
+        bytes[..8].copy_from_slice(&self.at.millis().to_be_bytes());
+        bytes
+    }
+
+    fn decode(key: &str, bytes: &[u8]) -> Option<Self> {
+        let (at, begun) = bytes.split_first_chunk()?;
+        Some(Self {
+            uid: key.strip_prefix(NOTES)?.parse().ok()?,
+            at: Stamp::from_millis(i64::from_be_bytes(*at)),
+            begun: begun == [1],
+        })
+    }
+}
+
+fn key(uid: Uid) -> String {
+    format!("{NOTES}{uid}")
+}
+
+/// What a version of a name is labelled with when it is made at a moment, after the versions that are there.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn labels(repo: &Repository, policy: &Policy, name: &Name, at: Stamp) -> Result<Labels, RepoError> {
+    labels_before(repo, policy, name, at, |_| true)
+}
+
+fn labels_before(
+    repo: &Repository,
+    policy: &Policy,
+    name: &Name,
+    at: Stamp,
+    counts: impl Fn(&Made) -> bool,
+) -> Result<Labels, RepoError> {
+    let schedules = policy.schedules_of(name);
+    if schedules.is_empty() {
+        return Ok(Labels::default());
+    }
+    let mut versions = history(repo, name)?;
+    versions.retain(counts);
+    Ok(due::labels(&schedules, &versions, at, &policy.zone))
+}
+
+/// Notes durably that a version waits for its labels. Does nothing when its name has no schedules.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn note(repo: &Repository, policy: &Policy, name: &Name, note: Note) -> Result<bool, RepoError> {
+    if policy.schedules_of(name).is_empty() {
+        return Ok(false);
+    }
+    repo.catalog().set_meta(&key(note.uid), &note.encode())?;
+    Ok(true)
+}
+
+/// Every version that waits on this host, in order of uid, that is of time.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn notes(repo: &Repository) -> Result<Vec<Note>, RepoError> {
+    Ok(repo.catalog().metas(NOTES)?.iter().filter_map(|(key, bytes)| Note::decode(key, bytes)).collect())
+}
+
+/// Labels a version that has waited, and takes its note away. A version that was deleted, marked incomplete, or labelled by a person
+/// meanwhile is left as it is.
+///
+/// # Errors
+/// When target or catalog fail. The note stays, and it can be repeated.
+pub fn label(repo: &Repository, policy: &Policy, note: Note) -> Result<Labels, RepoError> {
+    let mut given = Labels::default();
+    if let Some(version) = repo.catalog().version_summary(note.uid)?
+        && version.attributes.validity.is_complete()
+        && (note.begun || !is_labelled(repo, note.uid)?)
+    {
+        let at = note.at.min(version.created);
+        let before = |made: &Made| (made.created, made.uid) < (version.created, note.uid);
+        given = labels_before(repo, policy, &version.attributes.name, at, before)?;
+        let tags = given.tags.iter().cloned().map(AttributeChange::AddTag);
+        let expire = given.expire.map(|at| AttributeChange::Expire(Some(at)));
+        let changes: Vec<_> = tags.chain(expire).collect();
+        if !changes.is_empty() {
+            // Whoever finds this cut short goes on with it.
+            repo.catalog().set_meta(&key(note.uid), &Note { begun: true, ..note }.encode())?;
+            repo.change_attributes(note.uid, &changes)?;
+        }
+    }
+    repo.catalog().remove_meta(&key(note.uid))?;
+    Ok(given)
+}
+
+/// Whether anybody has said anything about tags or expiry.
+fn is_labelled(repo: &Repository, uid: Uid) -> Result<bool, RepoError> {
+    let speaks = |change: &AttributeChange| {
+        matches!(change, AttributeChange::AddTag(_) | AttributeChange::RemoveTag(_) | AttributeChange::Expire(_))
+    };
+    Ok(repo.catalog().entries(uid)?.iter().any(|entry| speaks(&entry.change)))
+}
+
+/// Labels every version of this host that has waited long enough: what a daemon that is gone left behind.
+///
+/// # Errors
+/// As [`label`].
+pub fn label_overdue(repo: &Repository, policy: &Policy) -> Result<(), RepoError> {
+    let now = repo.clock().now();
+    for waiting in notes(repo)? {
+        let waited_ms = now.millis() - waiting.at.millis();
+        // A clock that was put back makes nobody wait for ever.
+        if !(0..PATIENCE_MS).contains(&waited_ms) {
+            label(repo, policy, waiting)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Settled;
+    use crate::ops::commit::{Publication, publish_version};
+    use crate::ops::retain::NameRule;
+    use crate::repo::testing::{TestRepository, create, small};
+    use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
+    use crate::words::ids::DraftId;
+    use crate::words::record::{ImageRef, Stats};
+    use std::collections::BTreeSet;
+
+    fn policy() -> Policy {
+        let schedules = vec!["daily".to_owned(), "weekly".to_owned()];
+        Policy { names: vec![NameRule { pattern: "vm*".into(), schedules, keep: None }], ..Policy::default() }
+    }
+
+    fn publish(test: &TestRepository, name: &str) -> Note {
+        let file = FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } };
+        let attributes = Attributes {
+            name: Name::new(name).unwrap(),
+            snapshot_name: String::new(),
+            tags: BTreeSet::new(),
+            expire: None,
+            protected: false,
+            validity: Validity::Valid,
+            file,
+        };
+        let (base, supersedes, draft, relatives) = (Uid::NIL, Uid::NIL, DraftId::NIL, Vec::new());
+        let settled = Settled { image: ImageRef::empty(test.repo.block_size()), changes: 0, stats: Stats::default() };
+        let publication = Publication { attributes, base, supersedes, draft, duration_ms: 0, relatives };
+        let record = publish_version(&test.repo, &settled, publication).unwrap();
+        Note::new(record.uid, record.created)
+    }
+
+    fn note_again(test: &TestRepository, note: Note) {
+        test.repo.catalog().set_meta(&key(note.uid), &note.encode()).unwrap();
+    }
+
+    fn tags(test: &TestRepository, note: Note) -> Vec<String> {
+        test.repo.version(note.uid).unwrap().attributes.tags.into_iter().collect()
+    }
+
+    #[test]
+    fn waiting_versions_are_labelled_as_of_their_own_moment() {
+        let (test, policy) = (create(&small()), policy());
+        let name = Name::new("vm1").unwrap();
+        let (first, second) = (publish(&test, "vm1"), publish(&test, "vm1"));
+        assert!(note(&test.repo, &policy, &name, first).unwrap() && note(&test.repo, &policy, &name, second).unwrap());
+        assert!(!note(&test.repo, &policy, &Name::new("other").unwrap(), first).unwrap());
+        assert_eq!(notes(&test.repo).unwrap(), [first, second]);
+        label_overdue(&test.repo, &policy).unwrap();
+        assert_eq!(notes(&test.repo).unwrap().len(), 2, "it is too early for either");
+        // Cut short after its first tag.
+        let begun = Note { begun: true, ..first };
+        note_again(&test, begun);
+        test.repo.change_attributes(first.uid, &[AttributeChange::AddTag("daily".into())]).unwrap();
+        assert_eq!(notes(&test.repo).unwrap()[0], begun);
+        label(&test.repo, &policy, begun).unwrap();
+        label(&test.repo, &policy, second).unwrap();
+        assert_eq!(tags(&test, first), ["daily", "weekly"]);
+        assert_eq!(tags(&test, second), [""; 0]);
+        assert_eq!(notes(&test.repo).unwrap(), []);
+        let expire = test.repo.version(first.uid).unwrap().attributes.expire.unwrap();
+        assert_eq!(expire.millis(), (first.at.millis() + 6 * 7 * 86_400_000) / 1000 * 1000);
+    }
+
+    #[test]
+    fn what_a_person_said_stands_and_what_is_incomplete_counts_for_nothing() {
+        let (test, policy) = (create(&small()), policy());
+        let failed = publish(&test, "vm1");
+        test.repo.set_validity(failed.uid, Validity::Incomplete("cp failed".into())).unwrap();
+        assert_eq!(label(&test.repo, &policy, failed).unwrap(), Labels::default());
+        let mine = publish(&test, "vm1");
+        test.repo.change_attributes(mine.uid, &[AttributeChange::AddTag("golden".into())]).unwrap();
+        assert_eq!(label(&test.repo, &policy, mine).unwrap(), Labels::default());
+        assert_eq!((tags(&test, failed), tags(&test, mine)), (vec![], vec!["golden".to_owned()]));
+        // Neither stands for a daily backup.
+        let now = test.repo.clock().now();
+        assert_eq!(labels(&test.repo, &policy, &Name::new("vm1").unwrap(), now).unwrap().tags.len(), 2);
+        assert_eq!(labels(&test.repo, &policy, &Name::new("other").unwrap(), now).unwrap(), Labels::default());
+        // One whose version is gone waits no longer; one left by a daemon that died is labelled by whoever comes next.
+        let gone = publish(&test, "vm2");
+        test.repo.remove_version(gone.uid).unwrap();
+        let left = publish(&test, "vm2");
+        for waiting in [gone, left] {
+            let at = waiting.at.plus_millis(-PATIENCE_MS);
+            note(&test.repo, &policy, &Name::new("vm2").unwrap(), Note { at, ..waiting }).unwrap();
+        }
+        label_overdue(&test.repo, &policy).unwrap();
+        assert_eq!((tags(&test, left).len(), notes(&test.repo).unwrap().len()), (2, 0));
+    }
+}

@@ -1,0 +1,68 @@
+//! Which promises of the schedules are broken.
+
+use crate::ops::OpsError;
+use crate::ops::listing::{Filter, histories};
+use crate::ops::retain::Policy;
+use crate::ops::retain::sla::{Breach, Severity, breaches};
+use crate::repo::Repository;
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+/// A broken promise. The field names are those of `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SlaRow {
+    /// Whose.
+    pub name: String,
+    /// Of which schedule.
+    pub schedule: String,
+    /// What is broken: `late`, `missing`, `gap`, `too-few`, `unpruned`, `future`.
+    pub breach: &'static str,
+    /// Whether a backup is missing now, as against something past.
+    pub now: bool,
+    /// By how much, where that is a time.
+    pub by_seconds: Option<i64>,
+    /// In a sentence.
+    pub reason: String,
+}
+
+impl fmt::Display for SlaRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}: {}", self.breach, self.schedule, self.name, self.reason)
+    }
+}
+
+impl SlaRow {
+    fn new(name: String, schedule: String, breach: &Breach) -> Self {
+        Self {
+            name,
+            schedule,
+            breach: breach.word(),
+            now: breach.severity() == Severity::Late,
+            by_seconds: breach.by_ms().map(|ms| ms / 1000),
+            reason: breach.to_string(),
+        }
+    }
+}
+
+/// Lists what is broken, in order of names. `protect_younger` says which versions `prune` could not have deleted.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn list_breaches(
+    repo: &Repository,
+    policy: &Policy,
+    filter: &Filter,
+    protect_younger: Duration,
+) -> Result<Vec<SlaRow>, OpsError> {
+    let now = repo.clock().now();
+    let deletable = now.plus_millis(-i64::try_from(protect_younger.as_millis()).unwrap_or(i64::MAX));
+    let mut rows = Vec::new();
+    for (name, versions) in histories(repo)?.iter().filter(|(name, _)| filter.is_named(name)) {
+        for schedule in policy.schedules_of(name) {
+            let found = breaches(schedule, versions, now, deletable, &policy.zone);
+            rows.extend(found.iter().map(|breach| SlaRow::new(name.to_string(), schedule.name.clone(), breach)));
+        }
+    }
+    Ok(rows)
+}
