@@ -19,7 +19,7 @@ use std::process::ExitCode;
 /// repaired is no error, but a result.
 pub fn repair(context: &Context, args: &Repair) -> anyhow::Result<ExitCode> {
     let settings = context.settings(&[])?;
-    let target = session::target(&settings);
+    let target = session::target(&settings)?;
     let mut steps: Vec<Step> = Vec::new();
     if let Some(kept) = session::kept(&settings, &context.clock)? {
         steps = kept.steps(&*target)?;

@@ -249,7 +249,7 @@ fn open_with(
 /// # Errors
 /// When a secret cannot be read, or the target cannot be reached.
 pub fn kept(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Option<Kept>, SetupError> {
-    let target = target(settings);
+    let target = target(settings)?;
     for secret in secrets(settings)?.0 {
         match header::find(&*target, &settings.state_dir, &secret, clock) {
             Ok(None) | Err(OpsError::Repo(RepoError::Key(_))) => {}
