@@ -512,6 +512,132 @@ fn a_closed_pipe_is_no_error() {
 }
 
 /// The help of every command, as it was when it was last looked at. `BACKYFS_ACCEPT_HELP=1` accepts what it is now.
+/// Flips a byte in the middle of the largest file below a directory.
+fn damage(dir: &Path) -> PathBuf {
+    let largest = files(dir).into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&largest).unwrap();
+    fs::write(&largest, bytes).unwrap();
+    largest
+}
+
+#[test]
+fn scrub_names_damage_marks_it_and_sees_it_healed() {
+    let world = World::new();
+    image(&world.path("img"), 1);
+    let uid = world.backup("img", "vm");
+    assert_eq!(world.json(&["scrub"])["versions_good"], 1);
+    let pack = damage(&world.path("repo/packs"));
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    let output = world.run(&["scrub"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(20) && said.contains(name) && said.contains(&uid), "{said}");
+    assert_eq!(world.json(&["ls"])[0]["valid"], "invalid");
+    assert!(world.json(&["show", &uid])["scrub"]["lost_bytes"].as_u64().unwrap() > 0);
+    // Without key and state, on any host.
+    let bare = Command::new(env!("CARGO_BIN_EXE_backyfs"))
+        .args(["scrub", "--packs", "--json", "--state-dir", "none", "--target"])
+        .arg(format!("dir:{}", world.text("repo")))
+        .env_clear()
+        .env("HOME", world.path("nobody"))
+        .current_dir(world.path("."))
+        .output()
+        .unwrap();
+    let found: Value = serde_json::from_slice(&bare.stdout).unwrap();
+    assert_eq!((bare.status.code(), found["damaged_packs"].as_array().unwrap().len()), (Some(20), 1));
+    assert!(!world.path("none").exists());
+    world.backup("img", "vm");
+    assert_eq!(world.json(&["scrub", "vm", "--restart"])["findings"][0]["marked"], "valid");
+    assert!(world.json(&["ls"]).as_array().unwrap().iter().all(|row| row["valid"] == "valid"));
+    assert!(world.ok(&["scrub", "--percent", "50"]).contains("50% of all"));
+    world.ok(&["scrub", &uid, "--source", &world.text("img")]);
+    let file = File::options().write(true).open(world.path("img")).unwrap();
+    file.write_all_at(b"changed", 5 * MIB as u64 + 3).unwrap();
+    let output = world.run(&["scrub", &uid, "--source", &world.text("img")]);
+    assert_eq!(output.status.code(), Some(20));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "differs: 512 bytes at offset 5242880\n");
+    world.fails(&["scrub", "--rate", "0"], 1, "--rate");
+    world.fails(&["scrub", "--packs", "vm"], 1, "without a key");
+}
+
+#[test]
+fn repair_puts_back_what_this_host_knows() {
+    let world = World::new();
+    image(&world.path("img"), 1);
+    let uid = world.backup("img", "vm");
+    for file in [format!("repo/versions/{uid}"), format!("repo/ok/{uid}"), "repo/backyfs.repository".into()] {
+        fs::remove_file(world.path(&file)).unwrap();
+    }
+    world.fails(&["ls"], 1, "no backyfs repository");
+    assert_eq!(world.run(&["repair", "--dry-run"]).status.code(), Some(20));
+    world.fails(&["ls"], 1, "no backyfs repository");
+    let said = world.ok(&["repair"]);
+    assert!(said.contains("backyfs.repository") && said.contains(&format!("versions/{uid}")), "{said}");
+    world.ok(&["scrub"]);
+    world.ok(&["restore", &uid, &world.text("out")]);
+    assert_eq!(fs::read(world.path("img")).unwrap(), fs::read(world.path("out")).unwrap());
+    // Another host, for which the record is lost, finds the image by its map.
+    for directory in ["versions", "ok"] {
+        fs::remove_file(world.path(&format!("repo/{directory}/{uid}"))).unwrap();
+    }
+    let elsewhere = ["--state-dir", &world.text("elsewhere"), "--key-file", &world.text("key")];
+    let run = |args: &[&str]| world.ok(&[args, &elsewhere].concat());
+    let found: Value = serde_json::from_str(&run(&["repair", "--orphans", "--json"])).unwrap();
+    let root = found[0]["root"].as_str().unwrap();
+    run(&["repair", "--recover", &root[..10], "--name", "back"]);
+    let row = &world.json(&["ls", "back"])[0];
+    assert_eq!((&row["valid"], row["size_bytes"].as_u64().unwrap() % 65536), (&Value::from("incomplete"), 0));
+}
+
+#[test]
+fn keys_come_and_go_and_the_last_one_stays() {
+    let world = World::new();
+    image(&world.path("img"), 1);
+    world.backup("img", "vm");
+    let secret = |name: &str, text: &str| {
+        fs::write(world.path(name), text).unwrap();
+        fs::set_permissions(world.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        world.text(name)
+    };
+    let (first, second) = (secret("first", "correct horse\n"), secret("second", "battery staple\n"));
+    let with =
+        |file: &str, args: &[&str]| world.run(&[args, &["--key-file", "absent", "--passphrase-file", file]].concat());
+    assert!(!with(&first, &["ls"]).status.success());
+    world.ok(&["key", "add", "--new-passphrase-file", &first]);
+    world.fails(&["key", "add", "--new-passphrase-file", &first], 1, "opens the repository already");
+    assert!(with(&first, &["ls"]).status.success());
+    world.ok(&["key", "passwd", "--new-passphrase-file", &second]);
+    assert!(!with(&first, &["ls"]).status.success() && with(&second, &["ls"]).status.success());
+    world.ok(&["key", "add", "--new-key-file", &world.text("key2")]);
+    world.ok(&["ls", "--key-file", &world.text("key2")]);
+    fs::set_permissions(world.path("key2"), fs::Permissions::from_mode(0o644)).unwrap();
+    world.fails(&["ls", "--key-file", &world.text("key2")], 1, "chmod 600");
+    let recovery = world.json(&["key", "recovery"])["recovery_key"].as_str().unwrap().to_owned();
+    let paper = secret("paper", &recovery);
+    assert!(with(&paper, &["ls"]).status.success());
+    // Everything but the slot in use goes; that one only by force; the last never.
+    let slots = world.json(&["key", "list"])["slots"].as_array().unwrap().clone();
+    assert_eq!(slots.len(), 4);
+    for slot in &slots {
+        let id = slot["slot"].as_str().unwrap();
+        if slot["in_use"] == true {
+            world.fails(&["key", "remove", id], 1, "opened just now");
+        } else {
+            world.ok(&["key", "remove", id]);
+        }
+    }
+    let left = world.json(&["key", "list"])["slots"].as_array().unwrap().clone();
+    assert_eq!(left.len(), 1);
+    world.fails(&["key", "remove", left[0]["slot"].as_str().unwrap(), "--force"], 1, "it stays");
+    assert_eq!(world.json(&["rekey"])["key_version"], 2);
+    assert!(world.json(&["rekey", "--migrate"])["blocks"].as_u64().unwrap() > 0);
+    world.ok(&["restore", "vm", &world.text("out")]);
+    assert_eq!(fs::read(world.path("img")).unwrap(), fs::read(world.path("out")).unwrap());
+    assert!(world.ok(&["key", "list"]).contains("key version 2 of 2"));
+}
+
 #[test]
 fn help_is_as_it_was() {
     let mut text = String::new();

@@ -24,12 +24,12 @@ pub enum Standing {
 }
 
 impl Catalog {
-    /// How blocks stand, in order. One view of the index answers for all.
+    /// How blocks stand, in order, when the packs in `gone` are not there. One view of the index answers for all.
     ///
     /// # Errors
     /// See [`CatalogError`].
-    pub fn standings(&self, ids: &[BlockId]) -> Result<Vec<Standing>, CatalogError> {
-        self.store.read(|tables, txn| ids.iter().map(|id| standing(tables, txn, id)).collect())
+    pub fn standings(&self, ids: &[BlockId], gone: &BTreeSet<PackId>) -> Result<Vec<Standing>, CatalogError> {
+        self.store.read(|tables, txn| ids.iter().map(|id| standing(tables, txn, id, gone)).collect())
     }
 
     /// The blocks that the index says are in these packs, each in order of offset. Reads all of the index once.
@@ -82,9 +82,11 @@ impl Catalog {
     }
 }
 
-fn standing(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<Standing, Fault> {
-    let bad = damage::bad_packs(tables, txn, id)?;
+fn standing(tables: &Tables, txn: &RoTxn, id: &BlockId, gone: &BTreeSet<PackId>) -> Result<Standing, Fault> {
+    let mut bad = damage::bad_packs(tables, txn, id)?;
     let Copies { live, condemned } = index::copies(tables, txn, id)?;
+    let missing = live.iter().filter(|copy| gone.contains(&copy.pack));
+    bad.extend(missing.map(|copy| (copy.pack, format!("pack {} is missing", copy.pack))));
     let mut is_sound = false;
     for copy in live.iter().filter(|copy| bad.iter().all(|(pack, _)| *pack != copy.pack)) {
         is_sound = true;

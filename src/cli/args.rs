@@ -158,6 +158,12 @@ pub enum Verb {
     Sla(Filtered),
     /// Delete versions that have expired or that keep rules have no use for
     Prune(Prune),
+    /// Put back what is missing or damaged on the target, list what is gone
+    Repair(Repair),
+    /// Who can open the repository: key files, passphrases, the recovery key
+    Key(KeyArgs),
+    /// Seal everything new under a new key; with --migrate, everything old as well
+    Rekey(Rekey),
     /// Write a version's metadata as JSON
     Export(Export),
     /// Publish an exported version again, while its blocks are there
@@ -396,6 +402,85 @@ pub struct Prune {
     /// Keep rules for all these names, instead of those of the configuration
     #[arg(long, value_name = "RULES")]
     pub rules: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Repair {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// List images whose records are lost
+    #[arg(long)]
+    pub orphans: bool,
+    /// Make such an image a version again: the beginning of its root
+    #[arg(long, value_name = "ROOT", requires = "name", conflicts_with_all = ["orphans", "dry_run"])]
+    pub recover: Option<String>,
+    /// With --recover: the name of that version
+    #[arg(long, value_name = "NAME", requires = "recover")]
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Rekey {
+    /// Make no new key, but seal everything that is under an older one under the newest
+    #[arg(long)]
+    pub migrate: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    pub verb: KeyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// List key slots and key versions
+    List,
+    /// Add a key file or a passphrase
+    Add(KeyAdd),
+    /// Take a key file or a passphrase away; the last slot stays
+    Remove(KeyRemove),
+    /// Change a passphrase
+    Passwd(KeyPasswd),
+    /// Make a new recovery key, shown once; the one before opens nothing any more
+    Recovery,
+}
+
+/// The secret of a new slot; typed on the terminal when no file is named.
+#[derive(Debug, Clone, Args)]
+pub struct NewSecret {
+    /// File with the new passphrase, instead of typing it
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// A key file; made when it does not exist
+    #[arg(long, value_name = "FILE", conflicts_with = "new_passphrase_file")]
+    pub new_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyAdd {
+    #[command(flatten)]
+    pub new: NewSecret,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyRemove {
+    /// The slot, or the beginning of its id
+    pub slot: String,
+    /// Even the slot that this host opens the repository with
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyPasswd {
+    /// Which, when there are several: the slot, or the beginning of its id
+    #[arg(long, value_name = "SLOT")]
+    pub slot: Option<String>,
+    /// File with the new passphrase, instead of typing it
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,11 +7,14 @@ mod data;
 mod exchange;
 mod exit;
 mod inspect;
+mod key;
 mod mount;
 mod output;
 mod progress;
+mod repair;
 mod retain;
 mod scrub;
+mod secret;
 mod setup;
 
 use crate::cli::args::{Arguments, Verb};
@@ -65,6 +68,9 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Export(args) => done(exchange::export(context, &args)),
         Verb::Import(args) => done(exchange::import(context, &args)),
         Verb::Scrub(args) => scrub::scrub(context, &args),
+        Verb::Repair(args) => repair::repair(context, &args),
+        Verb::Key(args) => done(key::key(context, &args)),
+        Verb::Rekey(args) => done(key::rekey(context, &args)),
         Verb::Rebuild(args) => exchange::rebuild(context, &args),
     }
 }

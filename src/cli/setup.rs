@@ -119,7 +119,11 @@ impl Context {
         self.open_unlearnt(Unit::Items, session::open_for_rebuild)
     }
 
-    fn open_unlearnt(
+    /// As [`Context::open_for_scrub`], with `open` to open it.
+    ///
+    /// # Errors
+    /// What `open` says.
+    pub fn open_unlearnt(
         &self,
         unit: Unit,
         open: impl FnOnce(&Settings, &Arc<dyn Clock>, &Arc<dyn Monitor>) -> Result<Arc<Repository>, SetupError>,

@@ -41,7 +41,9 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SetupError> {
     if metadata.is_file() && metadata.mode() & 0o077 != 0 {
         return Err(SetupError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
-    let mut bytes = Zeroizing::new(Vec::new());
+    // Room from the beginning: a vector that grows leaves copies of the secret behind.
+    let room = metadata.len().clamp(4096, SECRET_MAX_BYTES) + 2;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
     file.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > SECRET_MAX_BYTES {
         return Err(SetupError::NotASecret { path: path.to_owned() });

@@ -4,6 +4,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::control::{Settings, SettingsError, key_file};
 use crate::format::slot::Argon2Costs;
 use crate::ops::OpsError;
+use crate::ops::repair::header::{self, Kept};
 use crate::repo::open::Settings as OpenSettings;
 use crate::repo::{RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
@@ -31,7 +32,7 @@ pub enum SetupError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Repo(#[from] RepoError),
-    #[error("{path} does not exist: name another with --key-file or --passphrase-file, or make a repository with `backyfs init`", path = .path.display())]
+    #[error("{path} does not exist: name another with --key-file or --passphrase-file (a file with the recovery key will do), or make a repository with `backyfs init`", path = .path.display())]
     NoSecret { path: PathBuf },
     #[error("{path} can be read by others (mode {mode:04o}): run `chmod 600 {path}` first", path = .path.display())]
     Exposed { path: PathBuf, mode: u32 },
@@ -164,15 +165,11 @@ pub fn probe(settings: &Settings) -> Result<(), SetupError> {
     }
 }
 
-/// Opens the repository.
+/// The secrets that are set, and the error of the first that is not there.
 ///
 /// # Errors
-/// When there is none, or no secret opens it.
-pub fn open(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-    monitor: &Arc<dyn Monitor>,
-) -> Result<Arc<Repository>, SetupError> {
+/// When one is there and cannot be read, or others can read it.
+pub fn secrets(settings: &Settings) -> Result<(Vec<Secret>, Option<SetupError>), SetupError> {
     let mut secrets: Vec<Secret> = Vec::new();
     let mut missing = None;
     let files = [(&settings.key_file, true), (&settings.passphrase_file, false)];
@@ -184,6 +181,19 @@ pub fn open(
             Err(error) => return Err(error),
         }
     }
+    Ok((secrets, missing))
+}
+
+/// Opens the repository.
+///
+/// # Errors
+/// When there is none, or no secret opens it.
+pub fn open(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Arc<Repository>, SetupError> {
+    let (secrets, missing) = secrets(settings)?;
     let mut refused = None;
     for secret in secrets {
         match open_with(settings, secret, clock, monitor) {
@@ -231,6 +241,24 @@ fn open_with(
         workers: cores,
         readers,
     })
+}
+
+/// What this host keeps of the header and the keys of the repository, if a secret opens it so. No secret, or a wrong one, is for
+/// [`open`] to tell.
+///
+/// # Errors
+/// When a secret cannot be read, or the target cannot be reached.
+pub fn kept(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Option<Kept>, SetupError> {
+    let target = target(settings)?;
+    for secret in secrets(settings)?.0 {
+        match header::find(&*target, &settings.state_dir, &secret, clock) {
+            Ok(None) | Err(OpsError::Repo(RepoError::Key(_))) => {}
+            Ok(kept) => return Ok(kept),
+            Err(OpsError::Repo(error)) => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Opens the repository for a rebuild: a catalog that is damaged beyond reading is discarded first.

@@ -31,6 +31,8 @@ pub const ATTRIBUTES: &str = "attributes/";
 pub const CONDEMNED: &str = "condemned/";
 /// Damage reports.
 pub const DAMAGE: &str = "damage/";
+/// What a repair has set aside; never read.
+pub const ASIDE: &str = "aside/";
 /// Unfinished uploads of directory targets; never read.
 pub const TMP: &str = "tmp/";
 
@@ -40,8 +42,22 @@ const RING: &str = "keys/ring-";
 /// The directories of a repository, parents before children, without a trailing slash. `init` makes all of them and nothing
 /// makes one later: writing to a target whose file system is not mounted must fail, not fill the mount point.
 pub fn directories() -> Vec<String> {
-    let flat =
-        [KEYS, PACKS, INDEX, VERSIONS, DRAFTS, PINS, OK, WITHDRAWING, TOMBSTONES, ATTRIBUTES, CONDEMNED, DAMAGE, TMP];
+    let flat = [
+        KEYS,
+        PACKS,
+        INDEX,
+        VERSIONS,
+        DRAFTS,
+        PINS,
+        OK,
+        WITHDRAWING,
+        TOMBSTONES,
+        ATTRIBUTES,
+        CONDEMNED,
+        DAMAGE,
+        ASIDE,
+        TMP,
+    ];
     let flat = flat.iter().map(|prefix| prefix.trim_end_matches('/').to_owned());
     flat.chain((0..=255u8).map(|byte| format!("{PACKS}{byte:02x}"))).collect()
 }
@@ -171,6 +187,11 @@ pub fn condemned(batch: BatchId) -> ObjectKey {
 /// A damage report.
 pub fn damage(id: DamageId) -> ObjectKey {
     ObjectKey(format!("{DAMAGE}{id}"))
+}
+
+/// Where the bytes of a damaged object are set aside, for the `number`th time.
+pub fn aside(key: &ObjectKey, number: DamageId) -> ObjectKey {
+    ObjectKey(format!("{ASIDE}{}.{number}", key.as_str().replace('/', ".")))
 }
 
 /// What the name of an object says.
@@ -335,7 +356,7 @@ mod tests {
         for bad in ["", "/etc", "a//b", "a/", "../x", "a/./b", "a b", "a\\b", "é", long.as_str()] {
             assert!(ObjectKey::new(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(directories().len(), 13 + 256);
+        assert_eq!(directories().len(), 14 + 256);
         assert!(directories().iter().all(|directory| ObjectKey::new(directory).is_ok()));
     }
 }

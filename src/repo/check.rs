@@ -70,7 +70,6 @@ impl Repository {
             }
             let sealed = core.target.get(&info.key)?;
             let plain = core
-                .sealer
                 .open_object(FrameKind::Condemned, object_id(batch.as_bytes(), &[]), &sealed)
                 .map_err(RepoError::seal(info.key.as_str()))?;
             let packs = condemned::decode(&plain).map_err(RepoError::format(info.key.as_str()))?;

@@ -36,6 +36,7 @@ impl Repository {
     pub fn refresh(&self) -> Result<Learned, RepoError> {
         let core = &self.core;
         let mut learned = Learned::default();
+        core.learn_rings()?;
         core.learn_tombstones(&mut learned.unreadable)?;
         core.learn_records(&mut learned)?;
         core.learn_verdicts()?;
@@ -250,7 +251,7 @@ impl Core {
             }
             Err(error) => return Err(error.into()),
         };
-        match self.sealer.open_object(kind, object, &sealed) {
+        match self.open_object(kind, object, &sealed) {
             Ok(plain) => Ok(Some(plain)),
             Err(error) => {
                 unreadable.push(format!("{key}: {error}"));

@@ -43,8 +43,10 @@ impl Repository {
         let expected = self.expected_objects()?;
         let mut listed = BTreeSet::new();
         for prefix in layout::directories().iter().filter(|name| !is_of_packs(name)) {
-            for info in self.core.target.list(&format!("{prefix}/"))? {
-                listed.insert(info.key);
+            match self.core.target.list(&format!("{prefix}/")) {
+                Ok(infos) => listed.extend(infos.into_iter().map(|info| info.key)),
+                Err(error) if self.core.target.get(&layout::header()).is_err() => return Err(error.into()),
+                Err(error) => seen.bad.push(BadObject { object: format!("{prefix}/"), problem: error.to_string() }),
             }
         }
         listed.insert(layout::header());

@@ -8,13 +8,13 @@ use crate::repo::fetch::ReadAhead;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
 use crate::repo::read::Loads;
-use crate::repo::{Core, MemoryPlan, RepoError, Repository};
+use crate::repo::{Core, MemoryPlan, RepoError, Repository, keep};
 use crate::seal::recovery::RecoveryKey;
-use crate::seal::{Secret, keys};
+use crate::seal::{Sealer, Secret, keys};
 use crate::target::{Put, Target, TargetError};
 use crate::words::clock::Clock;
 use crate::words::monitor::Monitor;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What opening needs.
@@ -46,6 +46,30 @@ fn read_header(target: &dyn Target) -> Result<Vec<u8>, RepoError> {
         TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
         error => error.into(),
     })
+}
+
+struct KeyObjects {
+    slots: Vec<Vec<u8>>,
+    rings: Vec<Vec<u8>>,
+}
+
+fn read_keys(target: &dyn Target) -> Result<KeyObjects, RepoError> {
+    let (mut slots, mut rings) = (Vec::new(), Vec::new());
+    for info in target.list(layout::KEYS)? {
+        match layout::parse(&info.key) {
+            Some(Object::Slot(_)) => slots.push(target.get(&info.key)?),
+            Some(Object::Ring(_)) => rings.push(target.get(&info.key)?),
+            _ => {}
+        }
+    }
+    Ok(KeyObjects { slots, rings })
+}
+
+/// Keeps what was read and opens, so that a repair can put it back.
+fn keep(state_dir: &Path, header: &[u8], sealer: &Sealer, rings: Vec<Vec<u8>>) {
+    let version = |ring: &Vec<u8>| Some(sealer.with_rings(std::slice::from_ref(ring)).ok()?.keyring().current());
+    let rings: Vec<_> = rings.iter().filter_map(|ring| Some((Object::Ring(version(ring)?), ring.as_slice()))).collect();
+    keep::keep(state_dir, &[&[(Object::Header, header)], rings.as_slice()].concat());
 }
 
 impl Repository {
@@ -84,18 +108,12 @@ impl Repository {
     pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
         let Settings { target, secret, state_dir, memory_bytes, clock, monitor, workers, readers } = settings;
         let header_bytes = read_header(&*target)?;
-        let mut slots = Vec::new();
-        let mut rings = Vec::new();
-        for info in target.list(layout::KEYS)? {
-            match layout::parse(&info.key) {
-                Some(Object::Slot(_)) => slots.push(target.get(&info.key)?),
-                Some(Object::Ring(_)) => rings.push(target.get(&info.key)?),
-                _ => {}
-            }
-        }
-        let sealer = Arc::new(keys::unlock(&header_bytes, &slots, &rings, &secret, &clock)?);
+        let KeyObjects { slots, rings } = read_keys(&*target)?;
+        let sealer = keys::unlock(&header_bytes, &slots, &rings, &secret, &clock)?;
         let header = sealer.header().clone();
         let state_dir = state_dir.join(header.repo.to_string());
+        keep(&state_dir, &header_bytes, &sealer, rings);
+        let sealer = Arc::new(sealer);
         std::fs::create_dir_all(&state_dir)
             .map_err(|source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) })?;
         let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);

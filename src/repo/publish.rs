@@ -21,6 +21,8 @@ impl Repository {
     /// acknowledged, and the record is taken back as far as the target can be reached.
     pub fn publish(&self, record: &Record, relatives: &[ImageRef]) -> Result<(), RepoError> {
         let core = &self.core;
+        // A key version that another host made since: from here on it is used here, too.
+        core.learn_rings()?;
         let key = layout::record(record.kind, record.uid);
         let object = object_id(record.uid.as_bytes(), &[]);
         let sealed = core.sealer.seal_object(FrameKind::from(record.kind), object, &record::encode(record));

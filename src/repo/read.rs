@@ -4,6 +4,7 @@ use crate::format::layout;
 use crate::format::node::MapNode;
 use crate::repo::packer::Pending;
 use crate::repo::{Core, RepoError, Repository};
+use crate::seal::SealError;
 use crate::words::ids::BlockId;
 use crate::words::monitor::Counter;
 use crate::words::record::{BlockKind, Location};
@@ -144,7 +145,11 @@ impl Core {
             frame.resize(location.frame_len as usize, 0);
             self.target.read_at(&layout::pack(location.pack), u64::from(location.offset), frame)?;
             plain.clear();
-            self.sealer.open_block_into(kind, id, frame, plain).map_err(RepoError::seal("not authentic"))?;
+            let mut opened = self.sealer.open_block_into(kind, id, frame, plain);
+            if matches!(opened, Err(SealError::UnknownKey { .. })) && self.learn_rings().unwrap_or(false) {
+                opened = self.sealer.open_block_into(kind, id, frame, plain);
+            }
+            opened.map_err(RepoError::seal("not authentic"))?;
             if plain.len() != location.plain_len as usize {
                 let text = format!("{} bytes where the index says {}", plain.len(), location.plain_len);
                 return Err(RepoError::Damaged { id: *id, detail: text });

@@ -22,7 +22,8 @@ pub struct TestRepository {
     pub dir: tempfile::TempDir,
 }
 
-fn secret() -> Secret {
+/// What opens every repository made here.
+pub fn secret() -> Secret {
     Secret::key_file(vec![7; 64])
 }
 

@@ -2,7 +2,7 @@
 
 use crate::format::FormatError;
 use crate::format::frame::FrameKind;
-use crate::words::ids::{KeyVersion, RepoId};
+use crate::words::ids::{KeyVersion, RepoId, SlotId};
 
 /// Why a frame could not be sealed or opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +110,24 @@ pub enum KeyError {
         secret: &'static str,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A secret that is wanted for a new slot opens one already.
+    #[error("this {secret} opens the repository already: nothing was changed")]
+    Known {
+        /// `key file` or `passphrase`.
+        secret: &'static str,
+    },
+    /// The last slot is not removed.
+    #[error("key slot {slot} is the last one that opens this repository: it stays")]
+    LastSlot {
+        /// Which.
+        slot: SlotId,
+    },
+    /// A slot that was written reads otherwise.
+    #[error("key slot {slot} was written, but does not read as it was written: look after the target")]
+    NotRead {
+        /// Which.
+        slot: SlotId,
     },
     /// The costs of stretching the passphrase are out of range, or the memory for it is not to be had.
     #[error("the passphrase cannot be stretched: {0}")]

@@ -88,6 +88,15 @@ impl Keyring {
         &self.unreadable_rings
     }
 
+    /// These key versions and those of `other`, whose newest is the current one if it is newer.
+    pub(super) fn joined(&self, other: &Self) -> Self {
+        let mut joined = self.clone();
+        joined.versions.extend(other.versions.iter().map(|(version, keys)| (*version, keys.clone())));
+        joined.current = self.current.max(other.current);
+        joined.unreadable_rings.clone_from(&other.unreadable_rings);
+        joined
+    }
+
     pub(super) fn root(&self) -> &Key {
         &self.root
     }

@@ -107,8 +107,9 @@ pub fn unlock(
 pub fn check_header(sealer: &Sealer, header: &[u8]) -> Result<(), KeyError> {
     let unchecked = UncheckedHeader::decode(header)?;
     let repo = unchecked.claimed_repo();
-    let root = sealer.keyring().root();
-    let checked = unchecked.check(|bytes, mac| header_mac(root, &sealer.repo(), bytes).verify_slice(mac).is_ok());
+    let keyring = sealer.keyring();
+    let checked =
+        unchecked.check(|bytes, mac| header_mac(keyring.root(), &sealer.repo(), bytes).verify_slice(mac).is_ok());
     checked.filter(|header| header == sealer.header()).map(drop).ok_or(KeyError::HeaderMac { repo })
 }
 
@@ -151,6 +152,18 @@ fn open_slots(repo: RepoId, slots: &[Vec<u8>], secret: &Secret) -> Result<Key, K
         (Some(newer), _) => Err(KeyError::Slot(newer)),
         (None, 0) => Err(KeyError::NoSlot { secret: secret.word(), damaged }),
         (None, _) => Err(KeyError::WrongSecret { secret: secret.word(), tried }),
+    }
+}
+
+/// Whether `secret` opens a slot, given its bytes. A damaged one opens to nobody.
+///
+/// # Errors
+/// When the passphrase cannot be stretched.
+pub fn opens(sealer: &Sealer, slot: &[u8], secret: &Secret) -> Result<bool, KeyError> {
+    match open_slots(sealer.repo(), &[slot.to_vec()], secret) {
+        Ok(root) => Ok(root == *sealer.keyring().root()),
+        Err(error @ KeyError::Argon2(_)) => Err(error),
+        Err(_) => Ok(false),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::words::clock::Clock;
 use crate::words::geometry::BlockSize;
 use crate::words::ids::{BlockId, RepoId};
 use crate::words::record::BlockKind;
+use parking_lot::RwLock;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,13 +20,17 @@ const OBJECT_LEVEL: i32 = 3;
 /// Names, seals and opens.
 #[derive(Clone)]
 pub struct Sealer {
+    /// As it was unlocked: header, root key and names never change.
     keyring: Arc<Keyring>,
+    /// With the key versions that were learnt since; all clones share it.
+    live: Arc<RwLock<Arc<Keyring>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl Sealer {
     pub(super) fn new(keyring: Keyring, clock: Arc<dyn Clock>) -> Self {
-        Self { keyring: Arc::new(keyring), clock }
+        let keyring = Arc::new(keyring);
+        Self { live: Arc::new(RwLock::new(Arc::clone(&keyring))), keyring, clock }
     }
 
     /// Another sealer with the key rings read anew: after a rekey, by whomever.
@@ -37,9 +42,16 @@ impl Sealer {
         Ok(Self::new(keyring, self.clock.clone()))
     }
 
-    /// Its keys.
-    pub fn keyring(&self) -> &Keyring {
-        &self.keyring
+    /// Takes over the key rings of another sealer of the same repository: from now on this one and its clones seal under the newest
+    /// of them, and open all of them. Key versions that only this one knows stay as long as it lives.
+    pub fn adopt(&self, other: &Self) {
+        let mut live = self.live.write();
+        *live = Arc::new(live.joined(&other.keyring()));
+    }
+
+    /// Its keys, as they are now.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.live.read())
     }
 
     /// The repository's header, checked.
@@ -149,8 +161,9 @@ impl Sealer {
     }
 
     fn seal(&self, place: Place, plain: &[u8], level: i32, limit: u32, out: &mut Vec<u8>) -> Result<usize, SealError> {
-        let version = self.keyring.current();
-        let cipher = self.keyring.cipher(place.kind, version)?;
+        let keyring = self.keyring();
+        let version = keyring.current();
+        let cipher = keyring.cipher(place.kind, version)?;
         // 192 random bits: no two of them ever meet, however many hosts seal under one key (draft-irtf-cfrg-xchacha-03).
         let mut nonce = [0; NONCE_LEN];
         self.clock.random(&mut nonce);
@@ -159,8 +172,9 @@ impl Sealer {
 
     fn open(&self, place: Place, limit: u32, frame: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         out.truncate(limit as usize);
+        let keyring = self.keyring();
         let opened = Sealed::read(place, limit, frame)
-            .and_then(|sealed| Ok((self.keyring.cipher(place.kind, sealed.key_version())?, sealed)))
+            .and_then(|sealed| Ok((keyring.cipher(place.kind, sealed.key_version())?, sealed)))
             .and_then(|(cipher, sealed)| sealed.open(cipher, out));
         if opened.is_err() {
             out.clear();

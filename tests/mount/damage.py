@@ -6,7 +6,7 @@ import random
 import shutil
 
 from lab.case import test
-from lab.shell import KIB, MIB, check, digest, equal, same, sh
+from lab.shell import KIB, MIB, check, digest, equal, eventually, same, sh
 
 STEP = 64 * KIB
 
@@ -86,6 +86,27 @@ def damage_is_never_deduplicated_against(w, samples):
     same(disk, w.original("d"))
     w.remount()
     same(disk, w.original("d"))
+
+
+@test
+def what_readers_meet_is_marked_and_healed(w, samples):
+    disk = samples / "disk.img"
+    sh("cp", disk, w.incoming("d"))
+    first = w.latest("d")
+    pack = max(files_of(w, "packs"), key=lambda p: p.stat().st_size)
+    w.down()
+    flip(pack, pack.stat().st_size // 2)
+    w.up()
+    check(unreadable(first / "original", disk), "the damage shows")
+    eventually("the version is marked", lambda: (first / "valid").read_text().startswith("invalid: damage: "), 40)
+    done = w.run("scrub", ok=False)
+    check(done.returncode == 20 and pack.name in done.stdout.decode(), f"scrub names it: {done.stdout}")
+    check(pack.name in (w.mnt / "status" / "scrub").read_text(), "status/scrub shows it")
+    sh("cp", disk, w.incoming("d"))
+    w.run("scrub")
+    equal((first / "valid").read_text(), "valid\n", "healed")
+    w.remount()
+    same(disk, first / "original")
 
 
 @test

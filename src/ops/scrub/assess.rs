@@ -9,9 +9,9 @@ use crate::ops::scrub::report::{LostRange, RANGES_MAX};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
 use crate::words::geometry::{FANOUT, node_span_blocks};
-use crate::words::ids::BlockId;
+use crate::words::ids::{BlockId, PackId};
 use crate::words::record::ImageRef;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 /// How an image stands.
@@ -32,6 +32,7 @@ pub struct Assessor<'a> {
     /// Undamaged subtrees, and how much of each is unseen. Kept by the first half of their ids: of a million nodes two share it by
     /// chance once in 10^26.
     clean: HashMap<[u8; 16], u64>,
+    gone: BTreeSet<PackId>,
 }
 
 struct Place {
@@ -42,7 +43,13 @@ struct Place {
 impl<'a> Assessor<'a> {
     /// For images of one repository.
     pub fn new(repo: &'a Repository, interrupt: Interrupt) -> Self {
-        Self { repo, interrupt, clean: HashMap::new() }
+        Self { repo, interrupt, clean: HashMap::new(), gone: BTreeSet::new() }
+    }
+
+    /// As if these packs were not there.
+    #[must_use]
+    pub fn without(self, gone: BTreeSet<PackId>) -> Self {
+        Self { gone, ..self }
     }
 
     /// Looks at an image.
@@ -60,7 +67,7 @@ impl<'a> Assessor<'a> {
     }
 
     fn standings(&self, ids: &[BlockId]) -> Result<Vec<Standing>, RepoError> {
-        Ok(self.repo.catalog().standings(ids)?)
+        Ok(self.repo.catalog().standings(ids, &self.gone)?)
     }
 
     /// Looks at the node `id` and all below it; answers how much of it is unseen.

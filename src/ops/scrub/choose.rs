@@ -64,7 +64,7 @@ mod tests {
         assert!(runs[0].iter().map(|candidate| candidate.size_bytes).sum::<u64>() * 100 >= total * 16);
         let all: std::collections::BTreeSet<_> = runs[..7].iter().flatten().map(|candidate| candidate.pack).collect();
         assert_eq!(all.len(), candidates.len());
-        let lately = |candidate: &Candidate| runs[2..7].iter().any(|run| run.contains(candidate));
+        let lately = |candidate: &Candidate| runs[3..7].iter().any(|run| run.contains(candidate));
         assert!(!runs[7].iter().any(lately), "the eighth reads what was read longest ago");
     }
 

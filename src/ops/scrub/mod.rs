@@ -17,7 +17,7 @@ pub mod report;
 pub mod source;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
 
 use crate::catalog::VersionSummary;
 use crate::ops::error::is_damage;
@@ -136,6 +136,14 @@ pub fn publish_noted(repo: &Repository, interrupt: &Interrupt) -> Result<bool, O
     Ok(true)
 }
 
+/// Finds out which blocks of packs that are not intact are bad, and reports them to all hosts.
+///
+/// # Errors
+/// When target or catalog fail. It can be repeated.
+pub fn settle_suspects(repo: &Repository, suspects: &BTreeMap<PackId, PackState>) -> Result<(), OpsError> {
+    packs::settle(repo, suspects, false, &Pacer::new(None, Interrupt::never())).map(drop)
+}
+
 /// When this scrub began: now, or when the same one was interrupted.
 fn begin(repo: &Repository, options: &Options) -> Result<Stamp, OpsError> {
     let catalog = repo.catalog();
@@ -162,8 +170,17 @@ pub fn learn(repo: &Repository) -> Result<Option<BadObject>, OpsError> {
             let (object, problem) = text.split_once(": ").unwrap_or(("", &text));
             Ok(Some(BadObject { object: object.to_owned(), problem: problem.to_owned() }))
         }
+        // A directory that is gone is damage, as long as the rest answers. What was learnt before that counts.
+        Err(RepoError::Target(error)) if is_there(repo) => {
+            Ok(Some(BadObject { object: "the target".to_owned(), problem: error.to_string() }))
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_there(repo: &Repository) -> bool {
+    let target = repo.target();
+    target.get(&crate::format::layout::header()).is_ok() && target.list(crate::format::layout::PACKS).is_ok()
 }
 
 fn read_packs(

@@ -144,7 +144,8 @@ impl ScrubReport {
 }
 
 impl VersionFinding {
-    fn text(&self) -> String {
+    /// For people: the version, and a line for each range.
+    pub fn text(&self) -> String {
         let mut text = String::new();
         let marked = self.marked.as_deref().map(|marked| format!(", now {marked}")).unwrap_or_default();
         let state = match (self.lost_bytes, self.unseen_blocks) {

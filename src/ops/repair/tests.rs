@@ -1,0 +1,183 @@
+//! What is lost is put back as far as this host, or the packs, know it; the rest is named; nothing is destroyed.
+
+use super::*;
+use crate::format::layout::{ASIDE, ATTRIBUTES, HEADER, INDEX, OK, PACKS, TOMBSTONES, VERSIONS};
+use crate::image::ImageReader;
+use crate::ops::scrub::tests::{Action, World, act, scrub_all, unreadable};
+use crate::repo::testing;
+use crate::target::DirTarget;
+use crate::words::attribute::Validity;
+use crate::words::clock::{Clock, SystemClock};
+use crate::words::monitor::Silent;
+use crate::words::name::Name;
+use crate::words::record::BlockKind;
+use std::sync::Arc;
+
+fn run(repo: &Repository) -> Repaired {
+    repair(repo, false, &Silent, &Interrupt::never()).unwrap()
+}
+
+/// Every object and its bytes, save what a repair sets aside.
+fn contents(world: &World) -> BTreeMap<String, Vec<u8>> {
+    let names = world.objects("").into_iter().filter(|name| !name.starts_with(ASIDE));
+    names.map(|name| (name.clone(), std::fs::read(world.file(&name)).unwrap())).collect()
+}
+
+fn attributes(repo: &Repository) -> Vec<(Uid, crate::words::attribute::Attributes)> {
+    let versions = repo.catalog().version_summaries().unwrap().into_iter();
+    versions.map(|version| (version.uid, version.attributes)).collect()
+}
+
+#[test]
+fn every_object_that_this_host_knows_is_put_back() {
+    for prefix in [HEADER, INDEX, VERSIONS, OK, ATTRIBUTES, TOMBSTONES, "keys/ring", "keys/slot"] {
+        for action in [Action::Flip(90), Action::Truncate, Action::Remove, Action::Replace] {
+            let world = World::new();
+            let objects = world.objects(prefix);
+            let object = &objects[0];
+            let what = format!("{action:?} {object}");
+            let known = attributes(world.repo());
+            let is_noticed = action != Action::Remove || !["keys/slot", TOMBSTONES].contains(&prefix);
+            act(&world, action, object, &objects);
+            let damaged = contents(&world);
+
+            let plan = repair(world.repo(), true, &Silent, &Interrupt::never()).unwrap();
+            assert_eq!(contents(&world), damaged, "{what}: a dry run changes nothing");
+            assert_eq!((plan.is_damage(), plan.steps.is_empty()), (is_noticed, !is_noticed), "{what}: {plan:?}");
+            let done = run(world.repo());
+            assert_eq!((&done.steps, done.is_damage()), (&plan.steps, false), "{what}: {done:?}");
+            let again = scrub_all(world.repo());
+            assert!(!again.is_damage(), "{what}: {}", again.text());
+            assert!(run(world.repo()).steps.is_empty(), "{what}: nothing is left to do");
+            // What was there and could not be read lies aside, byte for byte.
+            let aside: Vec<_> =
+                world.objects(ASIDE).iter().map(|name| std::fs::read(world.file(name)).unwrap()).collect();
+            let kept = damaged.get(object).filter(|_| is_noticed).into_iter().cloned().collect::<Vec<_>>();
+            assert_eq!(aside, kept, "{what}");
+            if prefix != "keys/slot" {
+                let other = world.other_host();
+                assert_eq!(attributes(&other), known, "{what}");
+                assert!(known.iter().all(|(uid, _)| unreadable(&other, *uid).is_empty()), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_index_and_without_a_catalog_the_packs_tell() {
+    let world = World::new();
+    let known = attributes(world.repo());
+    for object in world.objects(INDEX) {
+        act(&world, Action::Flip(90), &object, &[]);
+    }
+    // One pack without a footer, too: its frames tell.
+    act(&world, Action::FlipNearEnd(3), &world.packs(BlockKind::Data)[0], &[]);
+    let other = world.other_host();
+    assert!(!unreadable(&other, known[0].0).is_empty(), "it knows no block");
+    let done = run(&other);
+    assert!(done.hopeless.is_empty() && done.versions.is_empty(), "{done:?}");
+    for host in [other, world.other_host()] {
+        assert!(known.iter().all(|(uid, _)| unreadable(&host, *uid).is_empty()));
+    }
+    assert!(world.objects(INDEX).len() == 1 && !world.objects(ASIDE).is_empty());
+}
+
+#[test]
+fn what_no_pack_holds_any_more_is_listed_and_healed_by_the_next_backup() {
+    let world = World::new();
+    let lost = world.packs(BlockKind::Data)[0].clone();
+    act(&world, Action::Remove, &lost, &[]);
+    let plan = repair(world.repo(), true, &Silent, &Interrupt::never()).unwrap();
+    let done = run(world.repo());
+    assert_eq!(plan.steps, done.steps);
+    assert_eq!(done.steps.iter().map(|step| &step.object).collect::<Vec<_>>(), [&lost]);
+    let lost_bytes =
+        |repaired: &Repaired| repaired.versions.iter().map(|v| (v.uid.clone(), v.lost_bytes)).collect::<Vec<_>>();
+    assert_eq!(lost_bytes(&plan), lost_bytes(&done), "a dry run tells the same");
+    let other = world.other_host();
+    for (uid, attributes) in attributes(&other) {
+        let bad = unreadable(&other, uid);
+        let listed = done.versions.iter().find(|version| version.uid == uid.to_string());
+        let ranges = listed.map(|version| version.ranges.clone()).unwrap_or_default();
+        let size = other.version(uid).unwrap().record.image.size_bytes;
+        let offsets = ranges.iter().flat_map(|r| (r.offset..(r.offset + r.length).min(size)).step_by(4096));
+        assert_eq!(offsets.collect::<Vec<_>>(), bad, "version {uid}");
+        assert_eq!(attributes.validity == Validity::Valid, bad.is_empty());
+    }
+    world.back_up("one");
+    world.back_up("two");
+    assert!(!scrub_all(world.repo()).is_damage());
+    assert!(attributes(world.repo()).iter().all(|(_, attributes)| attributes.validity == Validity::Valid));
+}
+
+#[test]
+fn a_directory_that_is_gone_is_made_again() {
+    let world = World::new();
+    let pack = world.packs(BlockKind::Data)[0].clone();
+    std::fs::remove_dir_all(world.file(&pack).parent().unwrap()).unwrap();
+    assert!(scrub_all(world.repo()).damaged_packs.iter().any(|bad| bad.pack == pack));
+    std::fs::remove_dir(world.file("withdrawing")).unwrap();
+    let other =
+        testing::open(Arc::new(DirTarget::open(world.path("target"))), &world.path("s"), Arc::default()).unwrap();
+    assert!(crate::ops::scrub::learn(&other).is_ok());
+    run(&other);
+    world.back_up("one");
+    assert!(!scrub_all(world.repo()).is_damage());
+}
+
+#[test]
+fn an_image_without_a_record_is_recovered_from_its_map() {
+    let world = World::new();
+    let (uid, _) = attributes(world.repo())[1];
+    let image = world.repo().version(uid).unwrap().record.image;
+    for object in [layout::record(crate::words::record::RecordKind::Version, uid), layout::ok(uid)] {
+        std::fs::remove_file(world.file(object.as_str())).unwrap();
+    }
+    let other = world.other_host();
+    assert!(other.version(uid).is_err());
+    let found = orphans::orphans(&other).unwrap();
+    // The version that was removed on purpose is an orphan, too, until it is collected.
+    let [first, ..] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((first.root.clone(), first.lost_blocks), (image.root.to_string(), 0), "{found:?}");
+    assert_eq!(first.size_bytes, image.size_bytes.next_multiple_of(4096));
+    let name = Name::new("back").unwrap();
+    assert!(orphans::recover(&other, "ff", &name).is_err());
+    let record = orphans::recover(&other, &first.root[..12], &name).unwrap();
+    assert!(!record.attributes.validity.is_complete());
+    let mut bytes = vec![0; image.size_bytes as usize];
+    ImageReader::new(Arc::clone(&other), record.image, "test").read_at(0, &mut bytes).unwrap();
+    assert_eq!(bytes, std::fs::read(world.path("two.img")).unwrap());
+    assert!(orphans::orphans(&other).unwrap().iter().all(|orphan| orphan.root != first.root));
+    // The host that knew the record puts it back whole.
+    world.repo().refresh().unwrap();
+    assert_eq!(run(world.repo()).steps.len(), 1);
+    assert_eq!(unreadable(&world.other_host(), uid), [0u64; 0]);
+}
+
+#[test]
+fn header_and_key_ring_come_back_from_this_host() {
+    for (header, ring) in [(Action::Remove, Action::Flip(90)), (Action::Flip(50), Action::Remove)] {
+        let world = World::new();
+        let rings = world.objects("keys/ring");
+        act(&world, header, HEADER, &[]);
+        act(&world, ring, &rings[0], &[]);
+        let target = DirTarget::open(world.path("target"));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (state, secret) = (world.path("state"), testing::secret());
+        assert!(
+            testing::open(Arc::new(DirTarget::open(world.path("target"))), &world.path("new"), Arc::default()).is_err()
+        );
+        let wrong = crate::seal::Secret::key_file([9; 64]);
+        assert!(header::find(&target, &state, &wrong, &clock).is_err());
+        assert!(header::find(&target, &world.path("new"), &secret, &clock).unwrap().is_none());
+        let kept = header::find(&target, &state, &secret, &clock).unwrap().unwrap();
+        assert_eq!(kept.steps(&target).unwrap().len(), 2);
+        kept.execute(&target, &*clock).unwrap();
+        assert!(kept.steps(&target).unwrap().is_empty());
+        assert!(
+            attributes(&world.other_host()).iter().all(|(uid, _)| unreadable(&world.other_host(), *uid).is_empty())
+        );
+        assert_eq!(world.objects(ASIDE).len(), 1);
+        assert!(!world.objects(PACKS).is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! Putting back objects that are missing or damaged on the target, from what this host knows of them; and setting aside what cannot
+//! be read. Objects are immutable, so the same said again is the same object.
+//!
+//! Nothing that is damaged is destroyed: before anything is written over it, its bytes are kept in `aside/`, which nothing reads.
+
+use crate::format::frame::FrameKind;
+use crate::format::layout::{self, Object, ObjectKey};
+use crate::format::{attribute, condemned, record};
+use crate::repo::{RepoError, Repository, object_id};
+use crate::target::TargetError;
+use crate::words::attribute::AttributeEntry;
+use crate::words::clock::ClockExt;
+use crate::words::ids::{BatchId, KeyVersion, Uid};
+use crate::words::record::{Record, Verdict};
+
+impl Repository {
+    /// Copies what stands under a name to `aside/`. Nothing there is fine.
+    ///
+    /// # Errors
+    /// When the target fails; then nothing may be written over it.
+    pub fn keep_aside(&self, key: &ObjectKey) -> Result<(), RepoError> {
+        let bytes = match self.core.target.get(key) {
+            Ok(bytes) => bytes,
+            Err(TargetError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let aside = layout::aside(key, self.core.clock.damage_id());
+        Ok(self.core.target.put(&aside, &[&bytes])?)
+    }
+
+    /// Moves an object to `aside/`.
+    ///
+    /// # Errors
+    /// When the target fails. It can be repeated.
+    pub fn move_aside(&self, key: &ObjectKey) -> Result<(), RepoError> {
+        self.keep_aside(key)?;
+        Ok(self.core.target.delete(key)?)
+    }
+
+    /// Puts a record back, and its verdict if it was confirmed. A record that somebody withdraws or has deleted stays away.
+    ///
+    /// # Errors
+    /// When target or catalog fail. It can be repeated.
+    pub fn put_back_record(&self, record: &Record, verdict: Verdict) -> Result<bool, RepoError> {
+        let core = &self.core;
+        let uid = record.uid;
+        if self.is_there(&layout::tombstone(uid))? || self.is_there(&layout::withdrawing(uid))? {
+            return Ok(false);
+        }
+        let sealed = core.sealer.seal_object(
+            FrameKind::from(record.kind),
+            object_id(uid.as_bytes(), &[]),
+            &record::encode(record),
+        );
+        core.target.put(&layout::record(record.kind, uid), &[&sealed])?;
+        if verdict == Verdict::Confirmed {
+            self.put_back_mark(Object::Ok(uid))?;
+        }
+        core.catalog.put_record(record, verdict)?;
+        Ok(true)
+    }
+
+    /// Puts back an object that says all by being there: `ok`, `withdrawing`, a tombstone.
+    ///
+    /// # Errors
+    /// When the target fails. It can be repeated.
+    pub fn put_back_mark(&self, object: Object) -> Result<(), RepoError> {
+        let (kind, uid): (FrameKind, Uid) = match object {
+            Object::Ok(uid) => (FrameKind::Ok, uid),
+            Object::Withdrawing(uid) => (FrameKind::Withdrawing, uid),
+            Object::Tombstone(uid) => (FrameKind::Tombstone, uid),
+            _ => return Ok(()),
+        };
+        let sealed = self.core.sealer.seal_object(kind, object_id(uid.as_bytes(), &[]), &[]);
+        Ok(self.core.target.put(&object.key(), &[&sealed])?)
+    }
+
+    /// Puts an attribute entry back.
+    ///
+    /// # Errors
+    /// When the target fails. It can be repeated.
+    pub fn put_back_entry(&self, entry: &AttributeEntry) -> Result<(), RepoError> {
+        let object = object_id(entry.version.as_bytes(), entry.entry.as_bytes());
+        let sealed = self.core.sealer.seal_object(FrameKind::Attribute, object, &attribute::encode(entry));
+        Ok(self.core.target.put(&layout::attribute(entry.version, entry.entry), &[&sealed])?)
+    }
+
+    /// Puts a batch of condemned packs back. Which packs stood in it is not known any more, so it names all that are condemned: the
+    /// lists add up, and each of them is dead for ever anyway.
+    ///
+    /// # Errors
+    /// When target or catalog fail. It can be repeated.
+    pub fn put_back_batch(&self, batch: BatchId) -> Result<(), RepoError> {
+        let packs: Vec<_> = self.core.catalog.condemned_packs()?.into_iter().collect();
+        let object = object_id(batch.as_bytes(), &[]);
+        let sealed = self.core.sealer.seal_object(FrameKind::Condemned, object, &condemned::encode(&packs));
+        Ok(self.core.target.put(&layout::condemned(batch), &[&sealed])?)
+    }
+
+    /// Puts back the header or a key ring from the copy that this host keeps; says whether there is one.
+    ///
+    /// # Errors
+    /// When the target fails. It can be repeated.
+    pub fn put_back_kept(&self, object: Object) -> Result<bool, RepoError> {
+        let Some(bytes) = self.kept_copy(object) else { return Ok(false) };
+        self.core.target.put(&object.key(), &[&bytes])?;
+        Ok(true)
+    }
+
+    /// The copy of the header or a key ring that this host keeps, if it is good.
+    pub fn kept_copy(&self, object: Object) -> Option<Vec<u8>> {
+        let bytes = crate::repo::keep::read(&self.state_dir, &object.key())?;
+        let is_good = match object {
+            Object::Header => crate::seal::keys::check_header(&self.core.sealer, &bytes).is_ok(),
+            Object::Ring(version) => {
+                let rings = self.core.sealer.with_rings(std::slice::from_ref(&bytes));
+                rings.is_ok_and(|rings| rings.keyring().current() == KeyVersion(version.0))
+            }
+            _ => false,
+        };
+        is_good.then_some(bytes)
+    }
+
+    fn is_there(&self, key: &ObjectKey) -> Result<bool, RepoError> {
+        match self.core.target.get(key) {
+            Ok(_) => Ok(true),
+            Err(TargetError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

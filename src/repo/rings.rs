@@ -1,0 +1,75 @@
+//! Key versions: making one, and learning of one.
+//!
+//! A key ring is never deleted, not even when nothing is sealed under it any more: docs/decisions/0014-key-rings-stay.md says why.
+
+use crate::format::frame::FrameKind;
+use crate::format::layout::{self, Object};
+use crate::repo::{Core, RepoError, Repository};
+use crate::seal::{SealError, keys};
+use crate::target::Put;
+use crate::words::ids::KeyVersion;
+use std::collections::BTreeSet;
+
+impl Core {
+    fn listed_rings(&self) -> Result<BTreeSet<KeyVersion>, RepoError> {
+        let listed = self.target.list(layout::KEYS)?.into_iter();
+        let ring = |object| if let Object::Ring(version) = object { Some(version) } else { None };
+        Ok(listed.filter_map(|info| layout::parse(&info.key).and_then(ring)).collect())
+    }
+
+    /// Learns key versions that somebody made since this repository was opened; says whether there were any.
+    pub(super) fn learn_rings(&self) -> Result<bool, RepoError> {
+        let known: BTreeSet<KeyVersion> = self.sealer.keyring().versions().collect();
+        let listed = self.listed_rings()?;
+        if listed.is_subset(&known) {
+            return Ok(false);
+        }
+        let mut rings = Vec::new();
+        for version in listed {
+            rings.push(self.target.get(&layout::ring(version))?);
+        }
+        self.sealer.adopt(&self.sealer.with_rings(&rings)?);
+        Ok(self.sealer.keyring().versions().any(|version| !known.contains(&version)))
+    }
+
+    /// Opens an object; one of a key version that is not known yet makes it known.
+    pub(super) fn open_object(&self, kind: FrameKind, id: [u8; 32], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
+        match self.sealer.open_object(kind, id, bytes) {
+            Err(SealError::UnknownKey { .. }) if self.learn_rings().unwrap_or(false) => {
+                self.sealer.open_object(kind, id, bytes)
+            }
+            opened => opened,
+        }
+    }
+}
+
+impl Repository {
+    /// Makes a new key version: from now on everything new is sealed under it, here at once, on other hosts when they next publish
+    /// or look. What is stored stays as it is.
+    ///
+    /// # Errors
+    /// When the target fails.
+    pub fn rekey(&self) -> Result<KeyVersion, RepoError> {
+        let core = &self.core;
+        loop {
+            core.learn_rings()?;
+            let (version, (key, ring)) = keys::new_version(&core.sealer);
+            // Another host may take the number first; then its ring is learnt, and the next number is tried.
+            if core.target.put_new(&key, &[&ring])? == Put::Created {
+                core.sealer.adopt(&core.sealer.with_rings(std::slice::from_ref(&ring))?);
+                crate::repo::keep::keep(&self.state_dir, &[(Object::Ring(version), &ring)]);
+                return Ok(version);
+            }
+        }
+    }
+
+    /// The key version that new objects are sealed under, as this process knows it.
+    pub fn key_version(&self) -> KeyVersion {
+        self.core.sealer.keyring().current()
+    }
+
+    /// The key versions that can be opened, oldest first.
+    pub fn key_versions(&self) -> Vec<KeyVersion> {
+        self.core.sealer.keyring().versions().collect()
+    }
+}
