@@ -82,8 +82,8 @@ fn make(
             uid,
             gid,
         },
-        trees: TreesOptions { uid, gid, min_age_days: settings.min_age_days },
-        config_text: settings.describe(),
+        trees: TreesOptions { uid, gid, min_age_days: settings.min_age_days, limits: Arc::clone(&settings.limits) },
+        settings: settings.clone(),
         tally,
     };
     let operations: Arc<dyn Operations> = FileSystem::new(repo, options, kernel)?;

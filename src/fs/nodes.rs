@@ -110,11 +110,21 @@ pub enum StatusFile {
     Config,
     Counters,
     Scrub,
+    UploadLimit,
+    DownloadLimit,
 }
 
 impl StatusFile {
     /// Every file.
-    pub const ALL: [Self; 5] = [Self::Drafts, Self::Overlays, Self::Config, Self::Counters, Self::Scrub];
+    pub const ALL: [Self; 7] = [
+        Self::Drafts,
+        Self::Overlays,
+        Self::Config,
+        Self::Counters,
+        Self::Scrub,
+        Self::UploadLimit,
+        Self::DownloadLimit,
+    ];
 
     /// Its name in the directory.
     pub const fn file_name(self) -> &'static str {
@@ -124,6 +134,8 @@ impl StatusFile {
             Self::Config => "config",
             Self::Counters => "counters",
             Self::Scrub => "scrub",
+            Self::UploadLimit => "upload-limit",
+            Self::DownloadLimit => "download-limit",
         }
     }
 }

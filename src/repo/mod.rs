@@ -13,6 +13,7 @@ pub mod error;
 pub mod examine;
 pub mod fetch;
 pub mod learn;
+mod look;
 pub mod lost;
 pub mod objects;
 pub mod open;

@@ -3,7 +3,7 @@
 use crate::fs::incoming::DraftSummary;
 use crate::fs::nodes::StatusFile;
 use crate::fs::seam::Answer;
-use crate::fs::trees::Trees;
+use crate::fs::trees::{Trees, limits};
 use crate::image::overlay::OverlayFile;
 use crate::ops::{overlays, scrub};
 use crate::words::stamp::Stamp;
@@ -33,7 +33,7 @@ impl Status {
         let source = match file {
             StatusFile::Config => &self.config,
             StatusFile::Counters => &self.counters,
-            StatusFile::Overlays | StatusFile::Drafts | StatusFile::Scrub => return,
+            _ => return,
         };
         let _ = source.set(text);
     }
@@ -62,6 +62,9 @@ impl Trees {
             StatusFile::Config => made(&self.status.config),
             StatusFile::Counters => made(&self.status.counters),
             StatusFile::Scrub => self.scrub_text(),
+            StatusFile::UploadLimit | StatusFile::DownloadLimit => {
+                limits::throttle(&self.options.limits, file).map(limits::text).unwrap_or_default()
+            }
         }
     }
 
