@@ -159,6 +159,27 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_is_limited_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Arc::<Limits>::default();
+        let target = LimitedTarget::new(DirTarget::open(dir.path()), Arc::clone(&limits));
+        target.prepare().unwrap();
+        let (key, bytes) = (ObjectKey::new("index/a").unwrap(), vec![7; 100 << 10]);
+        let timed = |work: &dyn Fn()| {
+            let began = Instant::now();
+            work();
+            began.elapsed()
+        };
+        let twice = || (0..2).for_each(|_| target.put(&key, &[&bytes]).unwrap());
+        limits.upload.set(Some(200 << 10));
+        assert!(timed(&twice) >= Duration::from_millis(400));
+        limits.upload.set(None);
+        limits.download.set(Some(200 << 10));
+        assert!(timed(&|| drop(target.get(&key).unwrap())) < Duration::from_secs(5));
+        assert!(timed(&|| target.read_at(&key, 0, &mut vec![0; 100 << 10]).unwrap()) >= Duration::from_millis(400));
+    }
+
+    #[test]
     fn the_rate_holds_and_can_change_while_somebody_waits() {
         let throttle = Arc::new(Throttle::default());
         assert_eq!(throttle.book(1 << 40), None);
