@@ -83,8 +83,13 @@ fn make(
             uid,
             gid,
         },
-        trees: TreesOptions { uid, gid, protect_younger: settings.protect_younger },
-        config_text: settings.describe(),
+        trees: TreesOptions {
+            uid,
+            gid,
+            protect_younger: settings.protect_younger,
+            limits: Arc::clone(&settings.limits),
+        },
+        settings: settings.clone(),
         tally,
     };
     let operations: Arc<dyn Operations> = FileSystem::new(repo, options, kernel)?;

@@ -1,5 +1,6 @@
 //! The mounted tree: routes every request to the tree it belongs to. Numbers become nodes here, nodes become entries.
 
+use crate::control::Settings;
 use crate::fs::errno::Errno;
 use crate::fs::incoming::{GraftSource, Incoming, IncomingOptions};
 use crate::fs::nodes::{Node, Nodes, StatusFile, VersionFile};
@@ -12,6 +13,7 @@ use crate::fs::seam::{
 use crate::fs::trees::{Trees, TreesOptions};
 use crate::image::ImageReader;
 use crate::repo::Repository;
+use crate::target::Requests;
 use crate::words::attribute::Mtime;
 use crate::words::monitor::Tally;
 use parking_lot::RwLock;
@@ -31,8 +33,8 @@ pub struct FsOptions {
     pub incoming: IncomingOptions,
     /// For the other trees.
     pub trees: TreesOptions,
-    /// The settings in force, for `status/config`.
-    pub config_text: String,
+    /// The settings in force, for `status/config`, and what of them can change.
+    pub settings: Settings,
     /// Counts what happens, for `status/counters`.
     pub tally: Arc<Tally>,
 }
@@ -66,9 +68,10 @@ impl FileSystem {
         incoming.start_upkeep()?;
         let drafts = Arc::clone(&incoming);
         let trees = Trees::new(Arc::clone(&repo), options.trees, kernel, Box::new(move || drafts.drafts()));
-        let (config, tally) = (options.config_text, options.tally);
-        trees.set_status(StatusFile::Config, Box::new(move || config.clone()));
-        trees.set_status(StatusFile::Counters, Box::new(move || counters(&tally)));
+        let (settings, tally) = (options.settings, options.tally);
+        let requests = Arc::clone(&settings.requests);
+        trees.set_status(StatusFile::Config, Box::new(move || settings.describe()));
+        trees.set_status(StatusFile::Counters, Box::new(move || counters(&tally, &requests)));
         promises::serve(&trees, &repo, &policy, protect_younger);
         if trees.tidy().is_err() {
             tracing::warn!("pins that no overlay needs any more were not removed; the next mount tries again");
@@ -143,8 +146,9 @@ impl FileSystem {
 }
 
 /// One counter a line.
-fn counters(tally: &Tally) -> String {
-    tally.all().into_iter().map(|(counter, sum)| format!("{counter:?} {sum}\n")).collect()
+fn counters(tally: &Tally, requests: &Requests) -> String {
+    let counted = tally.all().into_iter().map(|(counter, sum)| format!("{counter:?} {sum}\n"));
+    counted.chain(requests.all().into_iter().map(|(name, sum)| format!("{name} {sum}\n"))).collect()
 }
 
 fn root_entries() -> impl Iterator<Item = (&'static str, Node)> {

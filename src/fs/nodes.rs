@@ -113,12 +113,24 @@ pub enum StatusFile {
     Due,
     Sla,
     Prune,
+    UploadLimit,
+    DownloadLimit,
 }
 
 impl StatusFile {
     /// Every file.
-    pub const ALL: [Self; 8] =
-        [Self::Drafts, Self::Overlays, Self::Config, Self::Counters, Self::Scrub, Self::Due, Self::Sla, Self::Prune];
+    pub const ALL: [Self; 10] = [
+        Self::Drafts,
+        Self::Overlays,
+        Self::Config,
+        Self::Counters,
+        Self::Scrub,
+        Self::Due,
+        Self::Sla,
+        Self::Prune,
+        Self::UploadLimit,
+        Self::DownloadLimit,
+    ];
 
     /// Its name in the directory.
     pub const fn file_name(self) -> &'static str {
@@ -131,6 +143,8 @@ impl StatusFile {
             Self::Due => "due",
             Self::Sla => "sla",
             Self::Prune => "prune",
+            Self::UploadLimit => "upload-limit",
+            Self::DownloadLimit => "download-limit",
         }
     }
 }

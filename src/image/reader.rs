@@ -72,24 +72,33 @@ impl ImageReader {
     /// When a block is damaged (also logged with version and offset) or the target cannot be reached.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), RepoError> {
         self.plan_ahead(offset, out.len());
+        let (mut ids, mut wanted) = (Vec::new(), Vec::new());
         for piece in self.image.block_size.pieces(offset, out.len()) {
-            let target = &mut out[piece.source];
-            let read = self.block_id(piece.index).and_then(|id| {
-                if id.is_hole() {
-                    target.fill(0);
-                    return Ok(());
+            let id = self.block_id(piece.index).map_err(|error| self.unreadable(piece.index, error))?;
+            match id.is_hole() {
+                true => out[piece.source].fill(0),
+                false => {
+                    ids.push(id);
+                    wanted.push(piece);
                 }
-                let block = self.repo.read_block(&id)?;
-                target.copy_from_slice(&block[piece.within]);
-                Ok(())
-            });
-            if let Err(error) = read {
-                let at = piece.index * self.image.block_size.bytes_u64();
-                tracing::error!("{} cannot be read at offset {at}: {error}", self.label);
-                return Err(error);
             }
         }
-        Ok(())
+        let mut outcome = Ok(());
+        self.repo.read_blocks(&ids, &mut |at, block| {
+            let Some(piece) = wanted.get(at).filter(|_| outcome.is_ok()) else { return };
+            match block {
+                Ok(block) => out[piece.source.clone()].copy_from_slice(&block[piece.within.clone()]),
+                Err(error) => outcome = Err(self.unreadable(piece.index, error)),
+            }
+        });
+        outcome
+    }
+
+    /// Says where a block that cannot be read belongs.
+    fn unreadable(&self, index: u64, error: RepoError) -> RepoError {
+        let at = index * self.image.block_size.bytes_u64();
+        tracing::error!("{} cannot be read at offset {at}: {error}", self.label);
+        error
     }
 
     /// First byte at or after `offset` that is in an allocated block; `None` when only holes follow.

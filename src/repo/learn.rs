@@ -3,9 +3,12 @@
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::{attribute, fragment, record, removed};
+use crate::repo::look::Look;
+use crate::repo::read::REREADS;
 use crate::repo::{Core, RepoError, Repository, object_id};
+use crate::seal::SealError;
 use crate::target::TargetError;
-use crate::words::ids::{EntryId, Uid};
+use crate::words::ids::{EntryId, FragmentId, Uid};
 use crate::words::record::{RecordKind, Verdict};
 use std::collections::HashSet;
 
@@ -36,12 +39,13 @@ impl Repository {
     pub fn refresh(&self) -> Result<Learned, RepoError> {
         let core = &self.core;
         let mut learned = Learned::default();
+        let look = core.next_look()?;
         core.learn_rings()?;
         core.learn_tombstones(&mut learned.unreadable)?;
-        core.learn_records(&mut learned)?;
+        core.learn_records(look, &mut learned)?;
         core.learn_verdicts()?;
         core.learn_entries(&mut learned)?;
-        core.learn_fragments(&mut learned.unreadable)?;
+        core.learn_fragments(look, &mut learned.unreadable)?;
         core.learn_damage(&mut learned.unreadable)?;
         self.learn_condemned()?;
         core.drop_published_drafts()?;
@@ -55,7 +59,7 @@ impl Repository {
     /// When the target cannot be reached or the catalog fails.
     pub fn learn_index(&self) -> Result<bool, RepoError> {
         let mut unreadable = Vec::new();
-        let learned = self.core.learn_fragments(&mut unreadable)?;
+        let learned = self.core.learn_fragments(Look::Recent, &mut unreadable)?;
         self.core.warn_unreadable(&unreadable);
         Ok(learned)
     }
@@ -72,10 +76,11 @@ impl Core {
         }
     }
 
-    fn learn_fragments(&self, unreadable: &mut Vec<String>) -> Result<bool, RepoError> {
+    fn learn_fragments(&self, look: Look, unreadable: &mut Vec<String>) -> Result<bool, RepoError> {
         let known = self.catalog.known_fragments()?;
         let mut learned = false;
-        for info in self.target.list(layout::INDEX)? {
+        let after = self.floor(layout::INDEX, look, known.last().map(FragmentId::as_bytes));
+        for info in self.target.list_after(layout::INDEX, &after)? {
             let Some(id) = layout::parse_fragment(&info.key).filter(|id| !known.contains(id)) else { continue };
             let Some(plain) = self.fetch(FrameKind::Fragment, &info.key, object_id(id.as_bytes(), &[]), unreadable)?
             else {
@@ -117,11 +122,22 @@ impl Core {
         Ok(())
     }
 
-    fn learn_records(&self, learned: &mut Learned) -> Result<(), RepoError> {
+    fn learn_records(&self, look: Look, learned: &mut Learned) -> Result<(), RepoError> {
         for kind in RECORD_KINDS {
-            let records = self.catalog.known_records()?;
-            let mut known: HashSet<Uid> = records.into_iter().filter(|r| r.kind == kind).map(|r| r.uid).collect();
-            for info in self.target.list(layout::records(kind))? {
+            // Only versions grow many, and only they leave a tombstone when they go.
+            let look = if kind == RecordKind::Version { look } else { Look::Everything };
+            let records: Vec<_> = self.catalog.known_records()?.into_iter().filter(|r| r.kind == kind).collect();
+            let newest = records.iter().map(|r| r.uid).max();
+            let after = self.floor(layout::records(kind), look, newest.as_ref().map(Uid::as_bytes));
+            // What is to be looked for: whatever the list would show, and what may have gone without being listed.
+            let mut known = HashSet::with_capacity(records.len());
+            for record in records {
+                let is_listed = layout::record(kind, record.uid).as_str() > after.as_str();
+                if is_listed || record.verdict != Verdict::Confirmed || self.catalog.has_tombstone(record.uid)? {
+                    known.insert(record.uid);
+                }
+            }
+            for info in self.target.list_after(layout::records(kind), &after)? {
                 let Some((_, uid)) = layout::parse_record(&info.key) else { continue };
                 if known.remove(&uid) {
                     continue;
@@ -166,8 +182,13 @@ impl Core {
         if pending.is_empty() {
             return Ok(());
         }
+        let Some(oldest) = pending.iter().min() else { return Ok(()) };
         let listed = |prefix: &str| -> Result<HashSet<Uid>, RepoError> {
-            Ok(self.target.list(prefix)?.iter().filter_map(|info| layout::parse_verdict(&info.key)).collect())
+            // A name sorts after its own beginning.
+            let oldest = oldest.to_string();
+            let after = format!("{prefix}{}", &oldest[..oldest.len() - 1]);
+            let infos = self.target.list_after(prefix, &after)?;
+            Ok(infos.iter().filter_map(|info| layout::parse_verdict(&info.key)).collect())
         };
         let confirmed = listed(layout::OK)?;
         let withdrawing = listed(layout::WITHDRAWING)?;
@@ -242,21 +263,36 @@ impl Core {
         object: [u8; 32],
         unreadable: &mut Vec<String>,
     ) -> Result<Option<Vec<u8>>, RepoError> {
-        let sealed = match self.target.get(key) {
-            Ok(sealed) => sealed,
-            Err(TargetError::NotFound { .. }) => return Ok(None),
-            Err(error @ TargetError::Truncated { .. }) => {
-                unreadable.push(format!("{key}: {error}"));
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        match self.open_object(kind, object, &sealed) {
-            Ok(plain) => Ok(Some(plain)),
-            Err(error) => {
+        match self.get_opened(kind, key, object) {
+            Ok(Ok(plain)) => Ok(Some(plain)),
+            Ok(Err(error)) => {
                 unreadable.push(format!("{key}: {error}"));
                 Ok(None)
             }
+            Err(TargetError::NotFound { .. }) => Ok(None),
+            Err(error @ TargetError::Truncated { .. }) => {
+                unreadable.push(format!("{key}: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Gets and opens an object. One that is not authentic is read again a few times: what was changed on its way, or is the answer to
+    /// another question, is not damage.
+    pub(super) fn get_opened(
+        &self,
+        kind: FrameKind,
+        key: &ObjectKey,
+        object: [u8; 32],
+    ) -> Result<Result<Vec<u8>, SealError>, TargetError> {
+        let mut opened = self.open_object(kind, object, &self.target.get(key)?);
+        for _ in 0..REREADS {
+            if opened.is_ok() {
+                break;
+            }
+            opened = self.open_object(kind, object, &self.target.get(key)?);
+        }
+        Ok(opened)
     }
 }

@@ -14,6 +14,7 @@ pub mod examine;
 pub mod fetch;
 pub mod keep;
 pub mod learn;
+mod look;
 pub mod lost;
 pub mod migrate;
 pub mod objects;

@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// How often what is not authentic is read again before it counts as damaged.
-const REREADS: usize = 2;
+pub(super) const REREADS: usize = 2;
 
 thread_local! {
     static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

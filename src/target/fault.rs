@@ -221,6 +221,9 @@ impl<T: Target> Target for FaultTarget<T> {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.look("listing", prefix, || self.inner.list(prefix))
     }
+    fn is_paged(&self) -> bool {
+        self.inner.is_paged()
+    }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.look("listing", prefix, || self.inner.list_after(prefix, after))
     }

@@ -133,6 +133,9 @@ impl<T: Target> Target for LimitedTarget<T> {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.inner.list(prefix)
     }
+    fn is_paged(&self) -> bool {
+        self.inner.is_paged()
+    }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.inner.list_after(prefix, after)
     }
@@ -153,6 +156,27 @@ mod tests {
     fn without_limits_it_is_a_target() {
         let dir = tempfile::tempdir().unwrap();
         conformance::check(&LimitedTarget::new(DirTarget::open(dir.path().join("r")), Arc::default()));
+    }
+
+    #[test]
+    fn a_directory_is_limited_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = Arc::<Limits>::default();
+        let target = LimitedTarget::new(DirTarget::open(dir.path()), Arc::clone(&limits));
+        target.prepare().unwrap();
+        let (key, bytes) = (ObjectKey::new("index/a").unwrap(), vec![7; 100 << 10]);
+        let timed = |work: &dyn Fn()| {
+            let began = Instant::now();
+            work();
+            began.elapsed()
+        };
+        let twice = || (0..2).for_each(|_| target.put(&key, &[&bytes]).unwrap());
+        limits.upload.set(Some(200 << 10));
+        assert!(timed(&twice) >= Duration::from_millis(400));
+        limits.upload.set(None);
+        limits.download.set(Some(200 << 10));
+        assert!(timed(&|| drop(target.get(&key).unwrap())) < Duration::from_secs(5));
+        assert!(timed(&|| target.read_at(&key, 0, &mut vec![0; 100 << 10]).unwrap()) >= Duration::from_millis(400));
     }
 
     #[test]

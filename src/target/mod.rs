@@ -121,6 +121,11 @@ pub trait Target: Send + Sync {
     /// When any part of it could not be read: a list is whole or an error.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError>;
 
+    /// Whether a list takes a request for each thousand objects, so that [`Target::list_after`] is worth it.
+    fn is_paged(&self) -> bool {
+        false
+    }
+
     /// As [`Target::list`], but may leave out keys that do not sort after `after` (which need not exist). Costs less where lists
     /// come in pages.
     ///
@@ -165,6 +170,9 @@ impl<T: Target + ?Sized> Target for Arc<T> {
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         (**self).list(prefix)
+    }
+    fn is_paged(&self) -> bool {
+        (**self).is_paged()
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         (**self).list_after(prefix, after)

@@ -107,6 +107,9 @@ impl<T: Target> Target for RecordingTarget<T> {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.record(Operation::List, prefix, self.inner.list(prefix), Vec::len)
     }
+    fn is_paged(&self) -> bool {
+        self.inner.is_paged()
+    }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.record(Operation::List, prefix, self.inner.list_after(prefix, after), Vec::len)
     }

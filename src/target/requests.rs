@@ -128,6 +128,9 @@ impl<T: Target> Target for CountingTarget<T> {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.count(Request::List, self.inner.list(prefix))
     }
+    fn is_paged(&self) -> bool {
+        self.inner.is_paged()
+    }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.count(Request::List, self.inner.list_after(prefix, after))
     }

@@ -3,6 +3,7 @@
 use crate::fs::errno::Errno;
 use crate::fs::seam::{Access, Answer, Caching, CloseNotice, Fallocate, Seek, Writes};
 use crate::fs::trees::disk::{Claim, Disk, seek_base};
+use crate::fs::trees::limits::LimitHandle;
 use crate::fs::trees::value_handle::{ValueHandle, slice_into};
 use crate::image::ImageReader;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ pub(super) enum TreeHandle {
     Image(ImageHandle),
     /// An attribute file or `overlay`, open for writing.
     Value(ValueHandle),
+    /// A bandwidth limit open for writing.
+    Limit(LimitHandle),
     /// Any small file open for reading: its content as it was at the open.
     Text(Vec<u8>),
 }
@@ -89,6 +92,7 @@ impl TreeHandle {
         match self {
             Self::Image(image) => image.read(offset, len, buffer),
             Self::Value(value) => value.read(offset, len, buffer),
+            Self::Limit(limit) => limit.read(offset, len, buffer),
             Self::Text(text) => {
                 slice_into(text, offset, len, buffer);
                 Ok(())
@@ -100,14 +104,14 @@ impl TreeHandle {
     pub(super) fn sync(&self) -> Answer<()> {
         match self {
             Self::Image(image) => image.sync(),
-            Self::Value(_) | Self::Text(_) => Ok(()),
+            Self::Value(_) | Self::Limit(_) | Self::Text(_) => Ok(()),
         }
     }
 
     pub(super) fn fallocate(&self, offset: u64, len: u64, how: Fallocate) -> Answer<()> {
         match self {
             Self::Image(image) => image.writable()?.fallocate(offset, len, how),
-            Self::Value(_) | Self::Text(_) => Err(Errno::EOPNOTSUPP),
+            Self::Value(_) | Self::Limit(_) | Self::Text(_) => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -116,6 +120,7 @@ impl TreeHandle {
         let size = match self {
             Self::Image(image) => return image.seek(offset, seek),
             Self::Value(value) => value.len(),
+            Self::Limit(limit) => limit.len(),
             Self::Text(text) => text.len() as u64,
         };
         match seek {
@@ -130,7 +135,7 @@ impl TreeHandle {
     pub(super) fn reader_for_copy(&self) -> Option<Arc<ImageReader>> {
         match self {
             Self::Image(image) => image.reader_for_copy(),
-            Self::Value(_) | Self::Text(_) => None,
+            Self::Value(_) | Self::Limit(_) | Self::Text(_) => None,
         }
     }
 
@@ -138,7 +143,7 @@ impl TreeHandle {
     pub(super) fn write_image(&self, offset: u64, data: &[u8]) -> Answer<usize> {
         match self {
             Self::Image(image) => image.writable()?.write_at(offset, data).map(|()| data.len()),
-            Self::Value(_) | Self::Text(_) => Err(Errno::EBADF),
+            Self::Value(_) | Self::Limit(_) | Self::Text(_) => Err(Errno::EBADF),
         }
     }
 
@@ -148,7 +153,9 @@ impl TreeHandle {
         let close = if access.writes() { CloseNotice::Flush } else { CloseNotice::Silent };
         match self {
             Self::Image(_) => Manner { caching: Caching::Keep, writes: Writes::Parallel, close },
-            Self::Value(_) | Self::Text(_) => Manner { caching: Caching::Direct, writes: Writes::Serial, close },
+            Self::Value(_) | Self::Limit(_) | Self::Text(_) => {
+                Manner { caching: Caching::Direct, writes: Writes::Serial, close }
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod disk;
 mod disks;
 mod display;
 mod handle;
+mod limits;
 mod names;
 mod open;
 mod setattr;
@@ -27,6 +28,7 @@ use crate::fs::seam::{Answer, Caller, KernelCache};
 use crate::ops::overlays;
 use crate::ops::remove::PROTECT_YOUNGER_DEFAULT;
 use crate::repo::Repository;
+use crate::target::Limits;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -40,7 +42,7 @@ const LONG: Duration = Duration::from_secs(3600);
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// What can be set.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TreesOptions {
     /// Owner of the directories.
     pub uid: u32,
@@ -48,12 +50,14 @@ pub struct TreesOptions {
     pub gid: u32,
     /// Versions younger than this are not deleted by rmdir.
     pub protect_younger: Duration,
+    /// What `status/upload-limit` and `status/download-limit` change.
+    pub limits: Arc<Limits>,
 }
 
 impl Default for TreesOptions {
     fn default() -> Self {
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        Self { uid, gid, protect_younger: PROTECT_YOUNGER_DEFAULT }
+        Self { uid, gid, protect_younger: PROTECT_YOUNGER_DEFAULT, limits: Arc::default() }
     }
 }
 

@@ -4,8 +4,9 @@ use crate::fs::errno::Errno;
 use crate::fs::nodes::{Node, VersionFile};
 use crate::fs::seam::{Access, Answer, Caller, Fallocate, Fh, OpenRequest, Opened, Seek, WriteOrigin, WriteRequest};
 use crate::fs::trees::handle::{ImageHandle, Manner, TreeHandle, View};
+use crate::fs::trees::limits::LimitHandle;
 use crate::fs::trees::value_handle::ValueHandle;
-use crate::fs::trees::{Trees, disk};
+use crate::fs::trees::{Trees, disk, limits};
 use crate::image::ImageReader;
 use crate::words::ids::Uid;
 use parking_lot::RwLock;
@@ -44,7 +45,12 @@ impl Trees {
             Node::VersionFile(uid, VersionFile::Data) => self.open_image(*uid, View::Data, request)?,
             Node::VersionFile(uid, VersionFile::Original) => self.open_image(*uid, View::Original, request)?,
             Node::VersionFile(uid, file) => self.open_small(*uid, *file, request)?,
-            Node::StatusFile(_) if request.access.writes() => return Err(Errno::EACCES),
+            Node::StatusFile(file) if request.access.writes() || request.truncate => {
+                let limits = &self.options.limits;
+                limits::throttle(limits, *file).ok_or(Errno::EACCES)?;
+                let current = self.status_text(*file);
+                TreeHandle::Limit(LimitHandle::new(Arc::clone(limits), *file, request, current))
+            }
             Node::StatusFile(file) => TreeHandle::Text(self.status_text(*file).into_bytes()),
             Node::NameLink(..) | Node::TagLink(..) => return Err(Errno::EINVAL),
             _ => return Err(Errno::EISDIR),
@@ -99,6 +105,7 @@ impl Trees {
         let handle = self.handles.get(request.fh)?;
         match &*handle {
             TreeHandle::Value(value) => value.write(self, request.offset, request.data),
+            TreeHandle::Limit(limit) => limit.write(request.offset, request.data),
             TreeHandle::Image(_) | TreeHandle::Text(_) => handle.write_image(request.offset, request.data),
         }
     }

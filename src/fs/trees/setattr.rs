@@ -1,10 +1,10 @@
 //! chmod, chown, truncate and utimes in the trees.
 
 use crate::fs::errno::Errno;
-use crate::fs::nodes::{Node, VersionFile};
+use crate::fs::nodes::{Node, StatusFile, VersionFile};
 use crate::fs::seam::{Answer, Caller, SetAttr};
 use crate::fs::trees::handle::TreeHandle;
-use crate::fs::trees::{Trees, failed};
+use crate::fs::trees::{Trees, failed, limits};
 use crate::words::attribute::AttributeChange;
 use crate::words::ids::Uid;
 
@@ -15,6 +15,9 @@ impl Trees {
     /// # Errors
     /// EPERM for what stays as it is.
     pub fn setattr(&self, _caller: Caller, node: &Node, change: &SetAttr) -> Answer<()> {
+        if let Node::StatusFile(file) = node {
+            return self.setattr_status(*file, change);
+        }
         let Node::VersionFile(uid, file) = node else { return Err(Errno::EPERM) };
         if let Some(size) = change.size {
             let handle = change.fh.map(|fh| self.handles.get(fh)).transpose()?;
@@ -26,6 +29,20 @@ impl Trees {
             _ if wants_owner => Err(Errno::EPERM),
             _ => Ok(()),
         }
+    }
+
+    /// Shells truncate before they write; that alone changes nothing.
+    fn setattr_status(&self, file: StatusFile, change: &SetAttr) -> Answer<()> {
+        let wants_owner = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
+        if wants_owner || limits::throttle(&self.options.limits, file).is_none() {
+            return Err(Errno::EPERM);
+        }
+        if let (Some(size), Some(fh)) = (change.size, change.fh)
+            && let TreeHandle::Limit(limit) = &*self.handles.get(fh)?
+        {
+            limit.set_len(size)?;
+        }
+        Ok(())
     }
 
     fn set_size(&self, uid: Uid, file: VersionFile, handle: Option<&TreeHandle>, size: u64) -> Answer<()> {

@@ -5,7 +5,7 @@ use crate::fs::errno::Errno;
 use crate::fs::nodes::{Node, VersionFile};
 use crate::fs::seam::{Answer, FileAttr};
 use crate::fs::trees::value::{self, Attribute};
-use crate::fs::trees::{Trees, versions};
+use crate::fs::trees::{Trees, limits, versions};
 use crate::words::attribute::Mtime;
 use crate::words::ids::Uid;
 use crate::words::stamp::Stamp;
@@ -131,7 +131,8 @@ impl Trees {
             }
             Node::StatusFile(file) => {
                 let now = Mtime::from(self.repo.clock().now());
-                let attr = self.plain(node, now, 0o444);
+                let is_limit = limits::throttle(&self.options.limits, *file).is_some();
+                let attr = self.plain(node, now, if is_limit { 0o644 } else { 0o444 });
                 let size = self.status_text(*file).len() as u64;
                 Ok(FileAttr { size, blocks512: size.div_ceil(512), ..attr })
             }

@@ -3,7 +3,7 @@
 use crate::fs::incoming::DraftSummary;
 use crate::fs::nodes::StatusFile;
 use crate::fs::seam::Answer;
-use crate::fs::trees::Trees;
+use crate::fs::trees::{Trees, limits};
 use crate::image::overlay::OverlayFile;
 use crate::ops::{overlays, scrub};
 use crate::words::stamp::Stamp;
@@ -40,7 +40,7 @@ impl Status {
             StatusFile::Due => &self.due,
             StatusFile::Sla => &self.sla,
             StatusFile::Prune => &self.prune,
-            StatusFile::Overlays | StatusFile::Drafts | StatusFile::Scrub => return,
+            _ => return,
         };
         let _ = source.set(text);
     }
@@ -72,6 +72,9 @@ impl Trees {
             StatusFile::Due => made(&self.status.due),
             StatusFile::Sla => made(&self.status.sla),
             StatusFile::Prune => made(&self.status.prune),
+            StatusFile::UploadLimit | StatusFile::DownloadLimit => {
+                limits::throttle(&self.options.limits, file).map(limits::text).unwrap_or_default()
+            }
         }
     }
 

@@ -29,6 +29,15 @@ impl Address {
     /// # Errors
     /// A sentence when the endpoint is no address.
     pub(super) fn new(place: &Place, settings: &Settings) -> Result<Self, String> {
+        // What was written is not repeated: it may hold a password.
+        let wrong = "the endpoint is no address: write https://HOST or https://HOST:PORT";
+        if let Some(endpoint) = &settings.endpoint {
+            let url: Url = endpoint.parse().map_err(|_| wrong)?;
+            let has_user = !url.username().is_empty() || url.password().is_some();
+            if !matches!(url.scheme(), "http" | "https") || !url.has_host() || has_user {
+                return Err(wrong.into());
+            }
+        }
         let name = settings.region.trim();
         let region = match &settings.endpoint {
             Some(endpoint) => {
@@ -54,12 +63,7 @@ impl Address {
         } else {
             format!("{}://{}.{}/", region.scheme(), place.bucket, region.host())
         };
-        // What was written is not repeated: it may hold a password.
-        let wrong = "the endpoint is no address: write https://HOST or https://HOST:PORT";
         let base: Url = base.parse().map_err(|_| wrong)?;
-        if !matches!(base.scheme(), "http" | "https") || !base.has_host() || !base.username().is_empty() {
-            return Err(wrong.into());
-        }
         let prefix = if place.prefix.is_empty() { String::new() } else { format!("{}/", place.prefix) };
         Ok(Self { region, base, prefix })
     }

@@ -313,6 +313,10 @@ impl Target for S3Target {
         self.list_after(prefix, "")
     }
 
+    fn is_paged(&self) -> bool {
+        true
+    }
+
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         let listed = self.check_prepared().and_then(|()| self.objects(prefix, after));
         listed.map_err(self.named("listing", prefix))

@@ -1,4 +1,4 @@
-//! Against a real server. `BACKYFS_TEST_S3` says where it is; `tests/lab/server` starts one.
+//! Against a real server. `BACKYFS_TEST_S3` says where it is; `tests/lab/ceph` starts one.
 
 use super::*;
 use crate::target::{Patience, RetryTarget, conformance};
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The server, and keys that may do everything there: `http://ACCESS:SECRET@HOST:PORT`.
 fn server() -> (String, Keys) {
     let text = std::env::var("BACKYFS_TEST_S3").expect(
-        "this test needs an S3 server: run it as `tests/lab/server run cargo nextest run s3`, or set BACKYFS_TEST_S3",
+        "this test needs an S3 server: run it as `tests/lab/ceph run cargo nextest run s3`, or set BACKYFS_TEST_S3",
     );
     let url: Url = text.parse().expect("BACKYFS_TEST_S3 is http://ACCESS:SECRET@HOST:PORT");
     let keys = Keys {

@@ -84,6 +84,8 @@ class World:
         self.mnt, self.key = self.root / "mnt", self.root / "key"
         self.repo, self.state = repo or self.root / "repo", state or self.root / "state"
         self.mnt.mkdir()
+        # Others that belong to this one's test: they go down with it.
+        self.others = []
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("BACKYFS_")}
         self.env |= {
             "BACKYFS_TARGET": f"dir:{self.repo}",
@@ -116,6 +118,8 @@ class World:
 
     def down(self):
         """Unmounts and waits for the daemon."""
+        for other in self.others:
+            other.down()
         if self.mnt_is_mounted():
             self.run("umount", self.mnt)
         check(not self.mnt_is_mounted(), "umount returned with the mount in place")

@@ -3,6 +3,7 @@
 mod browse;
 mod change;
 mod data;
+mod limits;
 mod many;
 
 use crate::fs::errno::Errno;
