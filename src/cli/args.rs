@@ -77,6 +77,9 @@ pub struct Globals {
     pub allow_other: Option<String>,
     #[command(flatten)]
     pub distant: Distant,
+    /// Let a mount write below sources/: what does not exist yet (new), what exists, too (force) [default: no]
+    #[arg(long, global = true, value_name = "NO|NEW|FORCE")]
+    pub restore_to_sources: Option<String>,
     /// Print JSON
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
@@ -107,6 +110,7 @@ impl Globals {
             (Key::DraftExpireDays, &self.draft_expire_days),
             (Key::LogFile, &self.log_file),
             (Key::AllowOther, &self.allow_other),
+            (Key::RestoreToSources, &self.restore_to_sources),
         ];
         let given = given.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
         given.chain(self.distant.settings()).collect()
@@ -202,7 +206,7 @@ pub struct Umount {
 
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// A file or a block device
+    /// A file, a block device, or SOURCE:VOLUME of a configured source
     pub source: String,
     /// Name of the backup
     pub name: String,

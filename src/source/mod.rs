@@ -7,6 +7,7 @@
 pub mod bad_sectors;
 pub mod blocks;
 pub mod changes;
+pub mod collection;
 #[cfg(test)]
 pub mod conformance;
 pub mod destination;
@@ -25,6 +26,7 @@ use crate::source::changes::Changes;
 use crate::words::attribute::FileAttributes;
 use std::ops::Range;
 
+pub use collection::Collection;
 pub use destination::Destination;
 pub use error::SourceError;
 pub use recipe::Recipe;
