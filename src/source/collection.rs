@@ -18,7 +18,7 @@ pub enum Collection {
 }
 
 /// What a path in a collection leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ItemKind {
     /// More of them.
     Directory,
@@ -31,6 +31,13 @@ impl Collection {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::File { root } => vec![("kind", "file".into()), ("path", root.to_string_lossy().into_owned())],
+        }
+    }
+
+    /// Whether a look at it may wait for a machine that does not answer.
+    pub const fn may_hang(&self) -> bool {
+        match self {
+            Self::File { .. } => false,
         }
     }
 
