@@ -358,9 +358,9 @@ pub struct Scrub {
     /// Only so much of it, what was read longest ago first: with 16, seven scrubs read everything
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub percent: Option<u8>,
-    /// Compare the version with a file or a block device, byte by byte
-    #[arg(long, value_name = "FILE")]
-    pub source: Option<PathBuf>,
+    /// Compare the version with a source, as `backup` takes it, byte by byte
+    #[arg(long, value_name = "SRC")]
+    pub source: Option<String>,
     /// Only compare packs with their names: needs no key, and works on any host
     #[arg(long)]
     pub packs: bool,

@@ -80,7 +80,10 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
 }
 
 /// What was typed as a source or a destination: a volume of a configured source, or a way of its own.
-fn recipe(settings: &Settings, text: &str) -> anyhow::Result<Recipe> {
+///
+/// # Errors
+/// When it is neither.
+pub fn recipe(settings: &Settings, text: &str) -> anyhow::Result<Recipe> {
     if let Some((name, volume)) = text.split_once(':')
         && let Some(source) = settings.sources.get(name)
     {

@@ -58,6 +58,7 @@ impl Settings {
             line(key, throttle.rate().map_or("none".into(), |rate| rate.to_string()).into());
         }
         line(Key::RestoreToSources, self.restore_to_sources.word().into());
+        text += &tables;
         for (name, source) in &self.sources {
             // A name that is no bare key of TOML stands in quotes.
             let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -67,7 +68,7 @@ impl Settings {
                 let _ = writeln!(text, "{key} = {}", Value::from(value));
             }
         }
-        text + &tables
+        text
     }
 }
 

@@ -11,7 +11,7 @@ mod open;
 mod patience;
 mod restoring;
 
-use crate::control::settings::RestoreToSources;
+use crate::control::sources_file::RestoreToSources;
 use crate::control::sources_file::Sources as Configured;
 use crate::fs::errno::Errno;
 use crate::fs::nodes::Node;

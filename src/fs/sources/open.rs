@@ -1,6 +1,6 @@
 //! Open files of `sources/`, and what is done through handles.
 
-use crate::control::settings::RestoreToSources;
+use crate::control::sources_file::RestoreToSources;
 use crate::fs::errno::Errno;
 use crate::fs::nodes::Node;
 use crate::fs::process::{self, Opener};
