@@ -9,6 +9,7 @@
 
 use crate::control::given::SettingsError;
 use crate::source::Collection;
+use crate::source::rbd::Pool;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -128,7 +129,13 @@ impl Table<'_> {
         let kind_line = self.values.get("kind").map_or(self.line, |(_, line)| *line);
         let collection = match self.need("kind")?.as_str() {
             "file" => Collection::File { root: self.path("path")? },
-            other => return Err(self.failed(kind_line, format!("{other:?} is no kind of source: file"))),
+            "rbd" => Collection::Rbd(Pool {
+                pool: self.need("pool")?,
+                namespace: self.take("namespace").unwrap_or_default(),
+                conf: if self.values.contains_key("conf") { Some(self.path("conf")?) } else { None },
+                user: self.take("user"),
+            }),
+            other => return Err(self.failed(kind_line, format!("{other:?} is no kind of source: file, rbd"))),
         };
         match self.values.first_key_value() {
             Some((key, (_, line))) => Err(self.failed(*line, format!("a source of this kind has no {key:?}"))),
@@ -151,6 +158,14 @@ mod tests {
         let sources = parse(text, Path::new("/etc/c.toml")).unwrap();
         assert_eq!(sources["images"], Collection::File { root: "/etc/srv".into() });
         assert_eq!(sources["disk"], Collection::File { root: "/dev/sda".into() });
+        let ceph = "[sources.ceph]\nkind = 'rbd'\npool = 'vms'\nuser = 'backup'\nconf = 'ceph.conf'\n";
+        let pool = Pool {
+            pool: "vms".into(),
+            namespace: String::new(),
+            conf: Some("/etc/ceph.conf".into()),
+            user: Some("backup".into()),
+        };
+        assert_eq!(parse(ceph, Path::new("/etc/c.toml")).unwrap()["ceph"], Collection::Rbd(pool));
         assert!(parse("memory = 1\n", Path::new("/c")).unwrap().is_empty());
     }
 

@@ -3,6 +3,7 @@
 use crate::source::error::SourceError;
 use crate::source::file::{FileSource, Looked};
 use crate::source::file_destination::PART_SUFFIX;
+use crate::source::rbd::{self, Pool, RbdImage};
 use crate::source::recipe::Recipe;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ pub enum Collection {
         /// Absolute.
         root: PathBuf,
     },
+    /// The images of a pool of a Ceph cluster, or of a namespace in it.
+    Rbd(Pool),
 }
 
 /// What a path in a collection leads to.
@@ -31,6 +34,13 @@ impl Collection {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::File { root } => vec![("kind", "file".into()), ("path", root.to_string_lossy().into_owned())],
+            Self::Rbd(Pool { conf, user, pool, namespace }) => {
+                let mut settings = vec![("kind", "rbd".into()), ("pool", pool.clone())];
+                settings.extend((!namespace.is_empty()).then(|| ("namespace", namespace.clone())));
+                settings.extend(conf.as_ref().map(|conf| ("conf", conf.to_string_lossy().into_owned())));
+                settings.extend(user.as_ref().map(|user| ("user", user.clone())));
+                settings
+            }
         }
     }
 
@@ -38,6 +48,7 @@ impl Collection {
     pub const fn may_hang(&self) -> bool {
         match self {
             Self::File { .. } => false,
+            Self::Rbd(_) => true,
         }
     }
 
@@ -48,6 +59,10 @@ impl Collection {
     pub fn list(&self, dir: &str) -> Result<Vec<(String, ItemKind)>, SourceError> {
         match self {
             Self::File { root } => list_files(root, dir).map_err(failed(&root.join(dir))),
+            Self::Rbd(pool) => {
+                let images = rbd::list(pool)?.into_iter();
+                Ok(images.filter(|_| dir.is_empty()).map(|image| (image, ItemKind::Volume)).collect())
+            }
         }
     }
 
@@ -58,6 +73,9 @@ impl Collection {
     pub fn find(&self, path: &str) -> Result<Option<ItemKind>, SourceError> {
         match self {
             Self::File { root } => find_file(root, path).map_err(failed(&root.join(path))),
+            Self::Rbd(_) if path.is_empty() => Ok(Some(ItemKind::Directory)),
+            Self::Rbd(_) if path.contains('/') || path.ends_with(PART_SUFFIX) => Ok(None),
+            Self::Rbd(pool) => rbd::find(&image_in(pool, path)),
         }
     }
 
@@ -68,6 +86,7 @@ impl Collection {
     pub fn look(&self, path: &str) -> Result<Looked, SourceError> {
         match self {
             Self::File { root } => FileSource::look(&file_path(root, path)),
+            Self::Rbd(pool) => rbd::look(&image_in(pool, path)),
         }
     }
 
@@ -75,8 +94,18 @@ impl Collection {
     pub fn recipe(&self, path: &str) -> Recipe {
         match self {
             Self::File { root } => Recipe::File { path: file_path(root, path) },
+            Self::Rbd(pool) => Recipe::Rbd(image_in(pool, path)),
         }
     }
+}
+
+/// `image` or `image@snapshot`.
+fn image_in(pool: &Pool, path: &str) -> RbdImage {
+    let (image, snapshot) = match path.split_once('@') {
+        Some((image, snapshot)) => (image, Some(snapshot.to_owned())),
+        None => (path, None),
+    };
+    RbdImage { pool: pool.clone(), image: image.to_owned(), snapshot }
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> SourceError {

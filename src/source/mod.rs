@@ -19,6 +19,7 @@ pub mod hints;
 mod nbd;
 mod page_cache;
 mod qemu;
+pub mod rbd;
 pub mod recipe;
 pub mod volume;
 
