@@ -77,6 +77,9 @@ pub struct Globals {
     pub allow_other: Option<String>,
     #[command(flatten)]
     pub distant: Distant,
+    /// Let a mount write below sources/: what does not exist yet (new), what exists, too (force) [default: no]
+    #[arg(long, global = true, value_name = "NO|NEW|FORCE")]
+    pub restore_to_sources: Option<String>,
     /// Print JSON
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
@@ -107,6 +110,7 @@ impl Globals {
             (Key::DraftExpireDays, &self.draft_expire_days),
             (Key::LogFile, &self.log_file),
             (Key::AllowOther, &self.allow_other),
+            (Key::RestoreToSources, &self.restore_to_sources),
         ];
         let given = given.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
         given.chain(self.distant.settings()).collect()
@@ -208,7 +212,7 @@ pub struct Umount {
 
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// A file or a block device
+    /// A file, a block device, or SOURCE:VOLUME of a configured source
     pub source: String,
     /// Name of the backup
     pub name: String,
@@ -360,9 +364,9 @@ pub struct Scrub {
     /// Only so much of it, what was read longest ago first: with 16, seven scrubs read everything
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub percent: Option<u8>,
-    /// Compare the version with a file or a block device, byte by byte
-    #[arg(long, value_name = "FILE")]
-    pub source: Option<PathBuf>,
+    /// Compare the version with a source, as `backup` takes it, byte by byte
+    #[arg(long, value_name = "SRC")]
+    pub source: Option<String>,
     /// Only compare packs with their names: needs no key, and works on any host
     #[arg(long)]
     pub packs: bool,

@@ -5,6 +5,7 @@ use crate::cli::exit;
 use crate::cli::output;
 use crate::cli::progress::line;
 use crate::cli::setup::{Context, Open, interrupt};
+use crate::control::Settings;
 use crate::control::sizes::show_bytes;
 use crate::ops::backup::{self, Automatic, BackedUp, Backup as Job, Begin};
 use crate::ops::base::ChangesFrom;
@@ -30,6 +31,7 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
     let tags = label::parse_tags(&args.tag)?;
     let expire = args.expire.as_deref().map(|text| label::parse_expire(text, context.clock.now())).transpose()?;
     let Open { repo, progress, settings } = context.open_or_make()?;
+    let source = recipe(&settings, &args.source)?.of_format(&args.format).map_err(OpsError::from)?;
     let policy = Arc::new(settings.policy);
     let automatic = match (args.tag.is_empty(), args.expire.is_some()) {
         (false, _) => Automatic::Nothing,
@@ -38,9 +40,7 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
     };
     let from = args.from.as_deref().map(|spec| repo.resolve(spec)).transpose()?.map(|version| version.record.uid);
     let job = Job {
-        source: Recipe::parse(&args.source, &std::env::current_dir()?)
-            .and_then(|recipe| recipe.of_format(&args.format))
-            .map_err(OpsError::from)?,
+        source,
         name,
         snapshot_name: args.snapshot.clone(),
         tags,
@@ -80,6 +80,19 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(exit::SOURCE))
 }
 
+/// What was typed as a source or a destination: a volume of a configured source, or a way of its own.
+///
+/// # Errors
+/// When it is neither.
+pub fn recipe(settings: &Settings, text: &str) -> anyhow::Result<Recipe> {
+    if let Some((name, volume)) = text.split_once(':')
+        && let Some(source) = settings.sources.get(name)
+    {
+        return Ok(source.recipe(volume));
+    }
+    Ok(Recipe::parse(text, &std::env::current_dir()?).map_err(OpsError::from)?)
+}
+
 fn cost(size_bytes: u64, stats: &Stats) -> String {
     format!(
         "{} in {}.{:01} s: {} unchanged, {} known, {} new, stored in {}",
@@ -98,7 +111,7 @@ fn cost(size_bytes: u64, stats: &Stats) -> String {
 /// # Errors
 /// When the destination is not whole.
 pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
-    let Open { repo, progress, .. } = context.open_for_work()?;
+    let Open { repo, progress, settings } = context.open_for_work()?;
     let version = repo.resolve(&args.version)?;
     let on_damage = if args.skip_damaged { OnDamage::Skip } else { OnDamage::Stop };
     let options = Options {
@@ -112,9 +125,7 @@ pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
     let restored = if is_stream {
         restore::restore_stream(&repo, &version, &mut io::stdout().lock(), on_damage, &*progress, &interrupt())
     } else {
-        let volume = Recipe::parse(&args.destination, &std::env::current_dir()?)
-            .and_then(|recipe| recipe.volume())
-            .map_err(OpsError::from)?;
+        let volume = recipe(&settings, &args.destination)?.volume().map_err(OpsError::from)?;
         restore::restore(&repo, &version, &*volume, &options, &*progress, &interrupt())
     };
     progress.finish();

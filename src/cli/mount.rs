@@ -8,6 +8,7 @@ use crate::control::{Settings, session};
 use crate::fs::filesystem::{FileSystem, FsOptions};
 use crate::fs::incoming::IncomingOptions;
 use crate::fs::seam::{KernelCache, Operations};
+use crate::fs::sources::SourcesOptions;
 use crate::fs::trees::TreesOptions;
 use crate::fuse::daemon::{Place, ServeOptions, Served, serve};
 use crate::fuse::options::{Audience, MountOptions};
@@ -88,6 +89,12 @@ fn make(
             gid,
             protect_younger: settings.protect_younger,
             limits: Arc::clone(&settings.limits),
+        },
+        sources: SourcesOptions {
+            configured: settings.sources.clone(),
+            restore: settings.restore_to_sources,
+            uid,
+            gid,
         },
         settings: settings.clone(),
         tally,

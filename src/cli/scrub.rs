@@ -1,6 +1,7 @@
 //! `scrub`.
 
 use crate::cli::args::Scrub;
+use crate::cli::data::recipe;
 use crate::cli::exit;
 use crate::cli::output;
 use crate::cli::progress::{Unit, line};
@@ -10,10 +11,12 @@ use crate::control::sizes::{parse_bytes, show_bytes};
 use crate::ops::OpsError;
 use crate::ops::scrub::keyless::{self, KeylessOptions};
 use crate::ops::scrub::{self, Options, Selection, Start, source};
+use crate::ops::snapshots::Session;
 use crate::repo::Repository;
+use crate::source::Recipe;
 use crate::words::name::Name;
-use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// `backyfs scrub`.
 ///
@@ -25,11 +28,12 @@ pub fn scrub(context: &Context, args: &Scrub) -> anyhow::Result<ExitCode> {
     if args.packs {
         return keyless(context, args, KeylessOptions { rate, threads, after: args.after.clone() });
     }
-    let Open { repo, progress, .. } = context.open_for_scrub()?;
+    let Open { repo, progress, settings } = context.open_for_scrub()?;
     scrub::learn(&repo)?;
-    if let Some(path) = &args.source {
+    if let Some(source) = &args.source {
         let spec = args.what.as_deref().ok_or_else(|| OpsError::refused("--source needs a VERSION to compare with"))?;
-        return compare(context, &repo, &progress, spec, path, (rate, threads));
+        let source = recipe(&settings, source)?;
+        return compare(context, &repo, &progress, spec, &source, (rate, threads));
     }
     let selection = match (&args.what, args.all) {
         (None, _) => Selection::All,
@@ -106,14 +110,15 @@ fn keyless(context: &Context, args: &Scrub, options: KeylessOptions) -> anyhow::
 
 fn compare(
     context: &Context,
-    repo: &Repository,
+    repo: &Arc<Repository>,
     progress: &crate::cli::progress::Progress,
     spec: &str,
-    path: &Path,
+    source: &Recipe,
     how: (Option<u64>, usize),
 ) -> anyhow::Result<ExitCode> {
     let version = repo.resolve(spec)?;
-    let compared = source::compare(repo, &version, path, how, progress, &interrupt());
+    let session = Session::now(repo, source)?;
+    let compared = source::compare(repo, &version, &**session.source(), how, progress, &interrupt());
     progress.finish();
     let compared = compared?;
     if context.globals.json {

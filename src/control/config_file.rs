@@ -2,6 +2,7 @@
 
 use crate::control::given::{Given, Key, Origin, SettingsError};
 use crate::control::retention::{self, plain};
+use crate::control::sources_file;
 use crate::ops::retain::Policy;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -61,6 +62,8 @@ fn parse(text: &str, path: &Path) -> Result<ConfigFile, SettingsError> {
         }
         let line = line_of(name.span().start);
         match value.get_ref() {
+            // Read by itself.
+            _ if name.get_ref() == sources_file::KEY => {}
             // `[s3]` with `endpoint` below is `s3-endpoint`.
             DeValue::Table(below) if TABLES.contains(&name.get_ref().as_ref()) => {
                 for (inner, value) in below {

@@ -57,7 +57,18 @@ impl Settings {
         for (key, throttle) in [(Key::UploadLimit, &self.limits.upload), (Key::DownloadLimit, &self.limits.download)] {
             line(key, throttle.rate().map_or("none".into(), |rate| rate.to_string()).into());
         }
-        text + &tables
+        line(Key::RestoreToSources, self.restore_to_sources.word().into());
+        text += &tables;
+        for (name, source) in &self.sources {
+            // A name that is no bare key of TOML stands in quotes.
+            let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+            let name = if bare { name.clone() } else { Value::from(name.as_str()).to_string() };
+            let _ = writeln!(text, "\n[sources.{name}]");
+            for (key, value) in source.settings() {
+                let _ = writeln!(text, "{key} = {}", Value::from(value));
+            }
+        }
+        text
     }
 }
 
@@ -116,13 +127,16 @@ mod tests {
             text(Key::S3ConnectTimeout, "4s"),
             text(Key::S3Timeout, "5s"),
             text(Key::UploadLimit, "10M"),
+            text(Key::RestoreToSources, "new"),
         ];
-        std::fs::write(&file, "").unwrap();
+        let sources = "\n[sources.\"a b\"]\nkind = \"file\"\npath = \"/srv\"\n";
+        std::fs::write(&file, sources).unwrap();
         let shown = Settings::resolve(&flags, &[], &surroundings).unwrap().describe();
         std::fs::write(&file, &shown).unwrap();
         assert_eq!(Settings::resolve(&flags[..1], &[], &surroundings).unwrap().describe(), shown);
         // `config` says where the file is, two ways to open a repository need not both be set, and a file of credentials stands
         // for access key, secret key and session token.
-        assert_eq!(shown.lines().count(), Key::ALL.len() - 5, "{shown}");
+        assert!(shown.ends_with(sources), "{shown}");
+        assert_eq!(shown.lines().count() - sources.lines().count(), Key::ALL.len() - 5, "{shown}");
     }
 }

@@ -37,11 +37,12 @@ pub enum Key {
     S3Timeout,
     UploadLimit,
     DownloadLimit,
+    RestoreToSources,
 }
 
 impl Key {
     /// Every one.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Config,
         Self::Target,
         Self::StateDir,
@@ -72,6 +73,7 @@ impl Key {
         Self::S3Timeout,
         Self::UploadLimit,
         Self::DownloadLimit,
+        Self::RestoreToSources,
     ];
 
     /// As in the configuration file, as a flag (after `--`) and as a mount option (before `=`).
@@ -107,6 +109,7 @@ impl Key {
             Self::S3Timeout => "s3-timeout",
             Self::UploadLimit => "upload-limit",
             Self::DownloadLimit => "download-limit",
+            Self::RestoreToSources => "restore-to-sources",
         }
     }
 

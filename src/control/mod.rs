@@ -10,6 +10,7 @@ mod s3;
 pub mod session;
 pub mod settings;
 pub mod sizes;
+pub mod sources_file;
 pub mod values;
 
 pub use given::{Key, SettingsError};

@@ -3,8 +3,9 @@
 
 use crate::control::config_file::{self, ConfigFile};
 use crate::control::given::{Given, Key, Origin, SettingsError};
+use crate::control::sources_file::{RestoreToSources, Sources, parse_restore};
 use crate::control::values::{self, Surroundings, Values, home};
-use crate::control::{retention, s3, sizes};
+use crate::control::{retention, s3, sizes, sources_file};
 use crate::ops::remove::PROTECT_YOUNGER_DEFAULT;
 use crate::ops::retain::{KeepRules, NameRule, Policy, Zone};
 use crate::repo::MemoryPlan;
@@ -44,6 +45,10 @@ pub struct Settings {
     pub log_file: PathBuf,
     /// Whether other users may use the mount.
     pub allow_other: bool,
+    /// Whether a mount may write below `sources/`.
+    pub restore_to_sources: RestoreToSources,
+    /// What stands below `sources/`.
+    pub sources: Sources,
     /// How to get to S3.
     pub s3: S3Settings,
     /// Bandwidth. Can be changed while it is in use.
@@ -92,15 +97,13 @@ impl Settings {
             }
         }
         let config = layers.iter().find(|given| given.key == Key::Config).map(|given| PathBuf::from(&given.text));
-        let file = match config {
-            Some(path) => config_file::read(&path)?,
-            None => match default_config(surroundings) {
-                Some(path) if path.exists() => config_file::read(&path)?,
-                _ => ConfigFile::default(),
-            },
+        let config = config.or_else(|| default_config(surroundings).filter(|path| path.exists()));
+        let (file, sources) = match config {
+            Some(path) => (config_file::read(&path)?, sources_file::read(&path)?),
+            None => (ConfigFile::default(), Sources::new()),
         };
         layers.extend(file.given);
-        from_values(&Values::new(&layers)?, surroundings, file.retention)
+        Ok(Self { sources, ..from_values(&Values::new(&layers)?, surroundings, file.retention)? })
     }
 }
 
@@ -147,6 +150,8 @@ fn from_values(values: &Values<'_>, surroundings: &Surroundings, tables: Policy)
         draft_expire: days(values.get(Key::DraftExpireDays, values::parse_days)?.unwrap_or(7)),
         log_file: values.path(Key::LogFile)?.unwrap_or_else(|| state_dir.join("backyfs.log")),
         allow_other: values.get(Key::AllowOther, values::parse_switch)?.unwrap_or(false),
+        restore_to_sources: values.get(Key::RestoreToSources, parse_restore)?.unwrap_or(RestoreToSources::No),
+        sources: Sources::new(),
         s3: s3::settings(values, surroundings)?,
         limits: limits(values)?,
         requests: Arc::default(),

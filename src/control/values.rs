@@ -1,6 +1,7 @@
 //! The first that was said about each setting, and how its text is read.
 
 use crate::control::given::{Given, Key, Origin, SettingsError};
+use crate::control::sources_file;
 use crate::control::{retention, sizes};
 use crate::repo::MemoryPlan;
 use crate::target::TargetSpec;
@@ -79,6 +80,7 @@ fn check(given: &Given) -> Result<(), SettingsError> {
         Key::TemporaryNames => parse_patterns(text).map(drop),
         Key::CommitTimeout => parse_timeout(text).map(drop),
         Key::AllowOther => parse_switch(text).map(drop),
+        Key::RestoreToSources => sources_file::parse_restore(text).map(drop),
         Key::UploadLimit | Key::DownloadLimit => parse_rate(text).map(drop),
         Key::S3Style => parse_style(text).map(drop),
         Key::S3Concurrency => parse_concurrency(text).map(drop),

@@ -3,8 +3,10 @@
 
 use crate::catalog::CatalogError;
 use crate::image::overlay::{AccessError, OverlayError};
+use crate::ops::OpsError;
 use crate::ops::remove::{Refusal, RemoveError};
 use crate::repo::RepoError;
+use crate::source::SourceError;
 use crate::target::TargetError;
 use std::fmt;
 use std::io;
@@ -177,6 +179,34 @@ impl From<&RemoveError> for Errno {
     }
 }
 
+impl From<&SourceError> for Errno {
+    fn from(error: &SourceError) -> Self {
+        match error {
+            SourceError::Open { source, .. }
+            | SourceError::Read { source, .. }
+            | SourceError::Snapshot { source, .. }
+            | SourceError::Destination { source, .. } => of_io(source),
+            SourceError::Exists { .. } | SourceError::Unfinished { .. } => Self::EEXIST,
+            SourceError::TooSmall { .. } => Self::ENOSPC,
+            SourceError::DestinationKind { .. } => Self::EPERM,
+            SourceError::Kind { .. } | SourceError::Refused(_) | SourceError::Hints { .. } => Self::EINVAL,
+            SourceError::Shrank { .. } | SourceError::Tool { .. } => Self::EIO,
+        }
+    }
+}
+
+impl From<&OpsError> for Errno {
+    fn from(error: &OpsError) -> Self {
+        match error {
+            OpsError::Repo(error) => error.into(),
+            OpsError::Source(error) => error.into(),
+            OpsError::Destination { source, .. } => of_io(source),
+            OpsError::Interrupted => Self::EINTR,
+            _ => Self::EIO,
+        }
+    }
+}
+
 impl From<&io::Error> for Errno {
     fn from(error: &io::Error) -> Self {
         of_io(error)
@@ -194,7 +224,17 @@ macro_rules! by_value {
     };
 }
 
-by_value!(TargetError, CatalogError, RepoError, OverlayError, AccessError<RepoError>, RemoveError, io::Error);
+by_value!(
+    TargetError,
+    CatalogError,
+    RepoError,
+    OverlayError,
+    AccessError<RepoError>,
+    RemoveError,
+    SourceError,
+    OpsError,
+    io::Error
+);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

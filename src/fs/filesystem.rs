@@ -10,8 +10,10 @@ use crate::fs::seam::{
     KernelCache, OpenRequest, Opened, Operations, RenameMode, Room, Seek, SetAttr, Statfs, SyncScope, WriteRequest,
     Writes,
 };
+use crate::fs::sources::{Sources, SourcesOptions};
 use crate::fs::trees::{Trees, TreesOptions};
 use crate::image::ImageReader;
+use crate::ops::snapshots;
 use crate::repo::Repository;
 use crate::target::Requests;
 use crate::words::attribute::Mtime;
@@ -33,6 +35,8 @@ pub struct FsOptions {
     pub incoming: IncomingOptions,
     /// For the other trees.
     pub trees: TreesOptions,
+    /// For `sources/`.
+    pub sources: SourcesOptions,
     /// The settings in force, for `status/config`, and what of them can change.
     pub settings: Settings,
     /// Counts what happens, for `status/counters`.
@@ -45,6 +49,7 @@ pub struct FileSystem {
     nodes: Nodes,
     incoming: Arc<Incoming>,
     trees: Arc<Trees>,
+    sources: Sources,
     listings: RwLock<HashMap<Fh, Arc<Listing>>>,
     next_fh: AtomicU64,
     uid: u32,
@@ -76,11 +81,16 @@ impl FileSystem {
         if trees.tidy().is_err() {
             tracing::warn!("pins that no overlay needs any more were not removed; the next mount tries again");
         }
+        let sources = Sources::new(Arc::clone(&repo), options.sources);
+        // What a crash left of snapshots goes without anybody waiting for it: a cluster may be out of reach.
+        let tidied = Arc::clone(&repo);
+        std::thread::Builder::new().name("tidy".into()).spawn(move || snapshots::tidy(&tidied))?;
         Ok(Arc::new(Self {
             repo,
             nodes: Nodes::default(),
             incoming,
             trees: Arc::new(trees),
+            sources,
             listings: RwLock::default(),
             next_fh: AtomicU64::new(1),
             uid,
@@ -103,6 +113,7 @@ impl FileSystem {
         match node {
             Node::Root => Ok(self.root_attr()),
             Node::IncomingDir(_) | Node::IncomingFile(_) => self.incoming.attr(node, fh),
+            Node::Sources | Node::SourceDir(..) | Node::SourceFile(..) => self.sources.attr(node),
             _ => self.trees.attr(node),
         }
     }
@@ -110,8 +121,14 @@ impl FileSystem {
     fn ttls(&self, node: &Node) -> (Duration, Duration) {
         match node {
             Node::Root | Node::IncomingDir(_) | Node::IncomingFile(_) => (Duration::ZERO, Duration::ZERO),
+            Node::Sources | Node::SourceDir(..) | Node::SourceFile(..) => (Duration::ZERO, Duration::ZERO),
             _ => self.trees.ttls(node),
         }
+    }
+
+    /// `sources/` is there when something is configured.
+    fn root_entries(&self) -> impl Iterator<Item = (&'static str, Node)> {
+        root_entries().filter(|(_, node)| *node != Node::Sources || !self.sources.is_empty())
     }
 
     fn root_attr(&self) -> FileAttr {
@@ -121,7 +138,8 @@ impl FileSystem {
 
     fn list(&self, node: &Node) -> Answer<Vec<(OsString, Node)>> {
         match node {
-            Node::Root => Ok(root_entries().map(|(name, node)| (name.into(), node)).collect()),
+            Node::Root => Ok(self.root_entries().map(|(name, node)| (name.into(), node)).collect()),
+            Node::Sources | Node::SourceDir(..) => self.sources.list(node),
             Node::IncomingDir(path) => {
                 Ok(self.incoming.list(path)?.into_iter().map(|(name, node)| (name.into(), node)).collect())
             }
@@ -135,6 +153,14 @@ impl FileSystem {
             Node::IncomingDir(path) => Ok(path),
             Node::IncomingFile(_) => Err(Errno::ENOTDIR),
             _ => Err(Errno::EPERM),
+        }
+    }
+
+    /// The stored image that the source of a copy shows.
+    fn reader_for_copy(&self, range: &CopyRange) -> Answer<Option<Arc<ImageReader>>> {
+        match self.node(range.ino_in)? {
+            Node::IncomingFile(source) => self.incoming.reader_for_copy(source, range.fh_in),
+            node => self.trees.reader_for_copy(&node, range.fh_in),
         }
     }
 
@@ -157,6 +183,7 @@ fn root_entries() -> impl Iterator<Item = (&'static str, Node)> {
         ("by_version", Node::Versions),
         ("by_name", Node::NameDir(String::new())),
         ("by_tag", Node::Tags),
+        ("sources", Node::Sources),
         ("status", Node::Status),
     ]
     .into_iter()
@@ -172,10 +199,11 @@ impl Operations for FileSystem {
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         let node = match self.node(parent)? {
             Node::Root => {
-                root_entries().find(|(entry, _)| *entry == name).map(|(_, node)| node).ok_or(Errno::ENOENT)?
+                self.root_entries().find(|(entry, _)| *entry == name).map(|(_, node)| node).ok_or(Errno::ENOENT)?
             }
             Node::IncomingDir(path) => self.incoming.lookup(&path, name)?,
-            Node::IncomingFile(_) => return Err(Errno::ENOTDIR),
+            Node::IncomingFile(_) | Node::SourceFile(..) => return Err(Errno::ENOTDIR),
+            parent @ (Node::Sources | Node::SourceDir(..)) => self.sources.lookup(&parent, name)?,
             parent => self.trees.lookup(caller, &parent, name)?,
         };
         self.entry(&node)
@@ -196,6 +224,7 @@ impl Operations for FileSystem {
             Node::Root => return Err(Errno::EPERM),
             Node::IncomingFile(number) => self.incoming.setattr(caller, *number, &change)?,
             Node::IncomingDir(path) => self.incoming.setattr_dir(path, &change)?,
+            Node::Sources | Node::SourceDir(..) | Node::SourceFile(..) => self.sources.setattr(&node, &change)?,
             _ => self.trees.setattr(caller, &node, &change)?,
         }
         self.getattr(caller, ino, change.fh)
@@ -218,7 +247,7 @@ impl Operations for FileSystem {
     fn unlink(&self, caller: Caller, parent: Ino, name: &OsStr) -> Answer<()> {
         match self.node(parent)? {
             Node::IncomingDir(path) => self.incoming.unlink(&path, text(name)?),
-            Node::Root => Err(Errno::EPERM),
+            Node::Root | Node::Sources | Node::SourceDir(..) => Err(Errno::EPERM),
             parent => self.trees.unlink(caller, &parent, text(name)?),
         }
     }
@@ -226,7 +255,7 @@ impl Operations for FileSystem {
     fn rmdir(&self, caller: Caller, parent: Ino, name: &OsStr) -> Answer<()> {
         match self.node(parent)? {
             Node::IncomingDir(path) => self.incoming.rmdir(&path, text(name)?),
-            Node::Root => Err(Errno::EPERM),
+            Node::Root | Node::Sources | Node::SourceDir(..) => Err(Errno::EPERM),
             parent => self.trees.rmdir(caller, &parent, text(name)?),
         }
     }
@@ -260,6 +289,10 @@ impl Operations for FileSystem {
         mode: u32,
         request: OpenRequest,
     ) -> Answer<(Entry, Opened)> {
+        if let dir @ Node::SourceDir(..) = self.node(parent)? {
+            let (node, opened) = self.sources.create(caller, &dir, text(name)?, mode, &request)?;
+            return Ok((self.entry(&node)?, opened));
+        }
         let dir = self.incoming_dir(parent)?;
         let opened = self.incoming.create(caller, &dir, text(name)?, mode, &request)?;
         Ok((self.entry(&opened.node)?, Self::opened(opened.fh, &request)))
@@ -268,6 +301,9 @@ impl Operations for FileSystem {
     fn open(&self, caller: Caller, ino: Ino, request: OpenRequest) -> Answer<Opened> {
         match self.node(ino)? {
             Node::IncomingFile(number) => Ok(Self::opened(self.incoming.open(caller, number, &request)?, &request)),
+            node @ (Node::Sources | Node::SourceDir(..) | Node::SourceFile(..)) => {
+                self.sources.open(caller, &node, &request)
+            }
             node => {
                 if let Node::VersionFile(uid, VersionFile::Data | VersionFile::Original) = node {
                     self.incoming.note_opened(uid);
@@ -280,6 +316,7 @@ impl Operations for FileSystem {
     fn read(&self, ino: Ino, fh: Fh, offset: u64, len: usize, buffer: &mut Vec<u8>) -> Answer<()> {
         match self.node(ino)? {
             Node::IncomingFile(number) => self.incoming.read(number, fh, offset, len, buffer),
+            Node::SourceFile(..) => self.sources.read(fh, offset, len, buffer),
             node => self.trees.read(&node, fh, offset, len, buffer),
         }
     }
@@ -287,6 +324,7 @@ impl Operations for FileSystem {
     fn write(&self, request: WriteRequest<'_>) -> Answer<usize> {
         match self.node(request.ino)? {
             Node::IncomingFile(number) => self.incoming.write(number, &request),
+            Node::SourceFile(..) => self.sources.write(&request),
             node => self.trees.write(&node, &request),
         }
     }
@@ -294,6 +332,7 @@ impl Operations for FileSystem {
     fn flush(&self, caller: Caller, ino: Ino, fh: Fh, _lock_owner: u64) -> Answer<()> {
         match self.node(ino)? {
             Node::IncomingFile(number) => self.incoming.flush(caller, number, fh),
+            Node::SourceFile(..) => self.sources.flush(caller, fh),
             node => self.trees.flush(caller, &node, fh),
         }
     }
@@ -301,6 +340,7 @@ impl Operations for FileSystem {
     fn release(&self, ino: Ino, fh: Fh) {
         match self.node(ino) {
             Ok(Node::IncomingFile(number)) => self.incoming.release(number, fh),
+            Ok(Node::SourceFile(..)) => self.sources.release(fh),
             Ok(node) => self.trees.release(&node, fh),
             Err(_) => tracing::debug!("release of a handle of an unknown inode {}", ino.0),
         }
@@ -309,6 +349,7 @@ impl Operations for FileSystem {
     fn fsync(&self, caller: Caller, ino: Ino, fh: Fh, _scope: SyncScope) -> Answer<()> {
         match self.node(ino)? {
             Node::IncomingFile(number) => self.incoming.fsync(number, fh),
+            Node::SourceFile(..) => self.sources.fsync(fh),
             node => self.trees.fsync(caller, &node, fh),
         }
     }
@@ -355,6 +396,7 @@ impl Operations for FileSystem {
     fn fallocate(&self, caller: Caller, ino: Ino, fh: Fh, offset: u64, len: u64, how: Fallocate) -> Answer<()> {
         match self.node(ino)? {
             Node::IncomingFile(number) => self.incoming.fallocate(caller, number, fh, offset, len, how),
+            Node::SourceFile(..) => self.sources.fallocate(fh, offset, len, how),
             node => self.trees.fallocate(caller, &node, fh, offset, len, how),
         }
     }
@@ -362,17 +404,26 @@ impl Operations for FileSystem {
     fn lseek(&self, ino: Ino, fh: Fh, offset: u64, seek: Seek) -> Answer<u64> {
         match self.node(ino)? {
             Node::IncomingFile(number) => self.incoming.lseek(number, fh, offset, seek),
+            Node::SourceFile(..) => self.sources.lseek(fh, offset, seek),
             node => self.trees.lseek(&node, fh, offset, seek),
         }
     }
 
     fn copy_file_range(&self, caller: Caller, range: CopyRange) -> Answer<u64> {
-        let Node::IncomingFile(number) = self.node(range.ino_out)? else { return Err(Errno::EOPNOTSUPP) };
-        let len = range.len.min(COPY_STEP_BYTES);
-        let reader = match self.node(range.ino_in)? {
-            Node::IncomingFile(source) => self.incoming.reader_for_copy(source, range.fh_in)?,
-            node => self.trees.reader_for_copy(&node, range.fh_in)?,
+        let number = match (self.node(range.ino_in)?, self.node(range.ino_out)?) {
+            (Node::SourceFile(..), Node::IncomingFile(number)) => {
+                return self.sources.copy_to_incoming(&self.incoming, caller, &range, number);
+            }
+            (Node::SourceFile(..), _) => return Err(Errno::EOPNOTSUPP),
+            (_, Node::SourceFile(..)) => {
+                let Some(reader) = self.reader_for_copy(&range)? else { return Err(Errno::EOPNOTSUPP) };
+                return self.sources.copy_from_version(&reader, &range)?.ok_or(Errno::EOPNOTSUPP);
+            }
+            (_, Node::IncomingFile(number)) => number,
+            _ => return Err(Errno::EOPNOTSUPP),
         };
+        let len = range.len.min(COPY_STEP_BYTES);
+        let reader = self.reader_for_copy(&range)?;
         // What has no stored image behind it is copied by the kernel, with reads and writes.
         let Some(reader) = reader else { return Err(Errno::EOPNOTSUPP) };
         let source = GraftSource { reader: &reader, offset: range.offset_in };

@@ -8,4 +8,5 @@ pub mod process;
 pub mod process_watch;
 pub mod promises;
 pub mod seam;
+pub mod sources;
 pub mod trees;

@@ -36,6 +36,12 @@ pub enum Node {
     TagDir(String, String),
     /// `by_tag/<tag>/<name>/<created>`.
     TagLink(String, Name, String),
+    /// `sources/`.
+    Sources,
+    /// A configured source, or a directory in it.
+    SourceDir(String, String),
+    /// A volume of a source.
+    SourceFile(String, String),
     /// `status/`.
     Status,
     /// A file in it.
@@ -153,7 +159,9 @@ impl Node {
     /// What kind of thing it is.
     pub const fn kind(&self) -> NodeKind {
         match self {
-            Self::IncomingFile(_) | Self::VersionFile(..) | Self::StatusFile(_) => NodeKind::File,
+            Self::IncomingFile(_) | Self::VersionFile(..) | Self::SourceFile(..) | Self::StatusFile(_) => {
+                NodeKind::File
+            }
             Self::NameLink(..) | Self::TagLink(..) => NodeKind::Symlink,
             _ => NodeKind::Directory,
         }

@@ -35,6 +35,11 @@ impl ImageReader {
         &self.image
     }
 
+    /// How it is called in messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     /// Bytes.
     pub fn size_bytes(&self) -> u64 {
         self.image.size_bytes

@@ -74,6 +74,24 @@ pub enum Automatic {
     Everything(Arc<Policy>),
 }
 
+impl Backup {
+    /// A plain backup of a source under a name.
+    pub fn new(source: Recipe, name: Name) -> Self {
+        Self {
+            source,
+            name,
+            snapshot_name: String::new(),
+            tags: BTreeSet::new(),
+            expire: None,
+            automatic: Automatic::Nothing,
+            from: None,
+            changes: ChangesFrom::Source,
+            begin: Begin::Anew,
+            on_bad: OnBadSectors::Tolerate,
+        }
+    }
+}
+
 /// Where a backup begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {

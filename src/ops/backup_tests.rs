@@ -39,18 +39,7 @@ fn scene(content: &[u8]) -> Scene {
     let path = test.dir.path().join("disk");
     std::fs::write(&path, content).unwrap();
     let disk = File::options().read(true).write(true).open(&path).unwrap();
-    let job = Backup {
-        source: Recipe::File { path },
-        name: Name::new("vm").unwrap(),
-        snapshot_name: String::new(),
-        tags: BTreeSet::new(),
-        expire: None,
-        automatic: Automatic::Nothing,
-        from: None,
-        changes: ChangesFrom::Source,
-        begin: Begin::Anew,
-        on_bad: OnBadSectors::Tolerate,
-    };
+    let job = Backup::new(Recipe::File { path }, Name::new("vm").unwrap());
     Scene { test, job, disk }
 }
 

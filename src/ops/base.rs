@@ -13,7 +13,7 @@ use crate::words::attribute::Validity;
 use crate::words::ids::{BlockId, Uid};
 use crate::words::monitor::Monitor;
 use crate::words::name::Name;
-use crate::words::record::ImageRef;
+use crate::words::record::{ImageRef, Record};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,8 @@ pub struct Base {
     pub image: ImageRef,
     /// The snapshot it was made from, if it was.
     pub snapshot_name: String,
+    /// How far it is the source: all of a version, the beginning of an unfinished copy.
+    pub reached: u64,
     validity: Validity,
 }
 
@@ -60,6 +62,8 @@ pub struct Plan {
     pub compared_with: Option<ImageRef>,
     /// Whether the last block is the base's.
     pub last_is_unchanged: bool,
+    /// Whether only what changed is read.
+    pub is_incremental: bool,
 }
 
 impl Base {
@@ -77,9 +81,24 @@ impl Base {
         Ok(Some(Self {
             uid,
             image: version.record.image,
+            reached: version.record.image.size_bytes,
             snapshot_name: version.attributes.snapshot_name,
             validity: version.attributes.validity,
         }))
+    }
+
+    /// An unfinished copy of a snapshot, as far as it got.
+    pub fn of_draft(draft: &Record) -> Option<Self> {
+        let reached = draft.broken.as_ref()?.at;
+        let snapshot_name = draft.attributes.snapshot_name.clone();
+        let validity = Validity::Valid;
+        (!snapshot_name.is_empty()).then_some(Self {
+            uid: draft.uid,
+            image: draft.image,
+            snapshot_name,
+            reached,
+            validity,
+        })
     }
 
     /// What of it must be read again whatever the changes say: blocks that are damaged on the target, sectors that could not be
@@ -142,6 +161,7 @@ pub fn plan(
         start: ImageRef::empty(repo.block_size()),
         compared_with: base.map(|base| base.image),
         last_is_unchanged: false,
+        is_incremental: false,
     };
     let Some(changes) = known else { return Ok(everything(source)) };
     let read_all = |why: &str| {
@@ -157,12 +177,48 @@ pub fn plan(
         Distrust::Parts(parts) => parts,
         Distrust::All(why) => return read_all(&format!("version {} cannot be relied on: {why}", base.uid)),
     };
-    let source: Arc<dyn Source> = Arc::new(Hinted::new(source, &changes, base.image.size_bytes, distrusted));
-    let unchanged = sample::unchanged_runs(repo, &*source)?;
+    let whole = 0..source.size_bytes();
+    incremental(source, base, &changes, distrusted, whole, repo)
+}
+
+/// How a part of a source is copied of which an unfinished copy has an earlier state; `None` when what has changed since then
+/// cannot be told.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_known(
+    session: &Session,
+    base: &Base,
+    range: Range<u64>,
+    repo: &Arc<Repository>,
+) -> Result<Option<Plan>, OpsError> {
+    if range.is_empty() || base.image.block_size != repo.block_size() {
+        return Ok(None);
+    }
+    let Some(changes) = session.changes_since(&base.snapshot_name)? else { return Ok(None) };
+    match base.distrust(repo)? {
+        Distrust::Parts(parts) => {
+            incremental(Arc::clone(session.source()), base, &changes, parts, range, repo).map(Some)
+        }
+        Distrust::All(_) => Ok(None),
+    }
+}
+
+fn incremental(
+    source: Arc<dyn Source>,
+    base: &Base,
+    changes: &Changes,
+    distrusted: Vec<Range<u64>>,
+    range: Range<u64>,
+    repo: &Arc<Repository>,
+) -> Result<Plan, OpsError> {
+    let source: Arc<dyn Source> = Arc::new(Hinted::new(source, changes, base.image.size_bytes, distrusted));
+    let unchanged = sample::unchanged_runs(repo, &*source, range)?;
     let reader = ImageReader::new(Arc::clone(repo), base.image, format!("version {}", base.uid));
     sample::check(repo, &*source, &reader, base.uid, &unchanged)?;
     let last_is_unchanged = unchanged.last().is_some_and(|run| run.end == source.size_bytes());
-    Ok(Plan { source, start: base.image, compared_with: Some(base.image), last_is_unchanged })
+    let compared_with = Some(base.image);
+    Ok(Plan { source, start: base.image, compared_with, last_is_unchanged, is_incremental: true })
 }
 
 fn read_hints(path: &Path, size_bytes: u64) -> Result<Changes, SourceError> {

@@ -3,7 +3,7 @@
 use crate::catalog::Version;
 use crate::image::ImageReader;
 use crate::ops::error::is_damage;
-use crate::ops::walk::{Found, walk};
+use crate::ops::walk::{Found, walk_range};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
 use crate::source::Volume;
@@ -95,6 +95,7 @@ pub fn restore(
     let work = Work {
         repo,
         image,
+        range: 0..image.size_bytes,
         uid: version.record.uid.to_string(),
         destination: &*destination,
         options: *options,
@@ -118,6 +119,48 @@ pub fn restore(
     let (written_bytes, kept_bytes) = (written.into_inner(), kept.into_inner());
     let destination = destination.finish(&version.attributes.file)?;
     Ok(Restored { uid, destination, size_bytes: image.size_bytes, written_bytes, kept_bytes, zeroed })
+}
+
+/// A part of an image.
+pub struct RangeOf<'a> {
+    /// The image.
+    pub image: ImageRef,
+    /// How it is called in messages.
+    pub label: &'a str,
+    /// Whole blocks, or up to the end.
+    pub range: Range<u64>,
+}
+
+/// Restores a part of an image into an open destination, which is large enough.
+///
+/// # Errors
+/// When the destination or the target fails, or a block is damaged.
+pub fn restore_range(
+    repo: &Arc<Repository>,
+    what: &RangeOf<'_>,
+    destination: &dyn Destination,
+    threads: usize,
+    monitor: &dyn Monitor,
+) -> Result<(), OpsError> {
+    let (consent, start, holes, on_damage) = (Consent::None, Start::Anew, Holes::Keep, OnDamage::Stop);
+    let work = Work {
+        repo,
+        image: what.image,
+        range: what.range.clone(),
+        uid: what.label.to_owned(),
+        destination,
+        options: Options { consent, start, holes, on_damage, threads },
+        monitor,
+        interrupt: &Interrupt::never(),
+        total_bytes: what.range.end - what.range.start,
+        written: AtomicU64::new(0),
+        kept: AtomicU64::new(0),
+        failed: AtomicBool::new(false),
+        error: Mutex::new(None),
+        zeroed: Mutex::new(Vec::new()),
+    };
+    work.run();
+    work.error.into_inner().map_or(Ok(()), Err)
 }
 
 /// Restores to a stream, in order.
@@ -193,6 +236,8 @@ enum Job {
 struct Work<'a> {
     repo: &'a Arc<Repository>,
     image: ImageRef,
+    /// Bytes of it that are restored; whole blocks, or up to the end.
+    range: Range<u64>,
     uid: String,
     destination: &'a dyn Destination,
     options: Options,
@@ -230,8 +275,9 @@ impl Work<'_> {
     /// Hands out blocks in order and, where something may have been there before, holes.
     fn enumerate(&self, queue: &Sender<Job>) -> Result<(), OpsError> {
         let block = self.image.block_size.bytes_u64();
-        let size = self.image.size_bytes;
-        let mut reached = 0;
+        let mut reached = self.range.start;
+        let blocks = self.range.start / block..self.range.end.div_ceil(block);
+        let size = self.range.end;
         let hand = |job| queue.send(job).map_err(|_| OpsError::Interrupted);
         let mut batch = Vec::new();
         // All threads together decode no more than half of what the cache holds.
@@ -246,7 +292,7 @@ impl Work<'_> {
             }
             Ok::<(), OpsError>(())
         };
-        walk(self.repo, &self.image, &mut |found| {
+        walk_range(self.repo, &self.image, blocks, &mut |found| {
             self.interrupt.check()?;
             if self.failed.load(Ordering::Relaxed) {
                 return Err(OpsError::Interrupted);

@@ -14,13 +14,13 @@ use std::ops::Range;
 /// Blocks looked at of each kind: anywhere, where the base holds data, and beside what changed.
 const OF_EACH_KIND: u64 = 8;
 
-/// The blocks of a source that are said not to have changed, as runs of bytes in order.
+/// The blocks in a range of a source that are said not to have changed, as runs of bytes in order.
 ///
 /// # Errors
 /// When the source does not know.
-pub fn unchanged_runs(repo: &Repository, source: &dyn Source) -> Result<Vec<Range<u64>>, OpsError> {
+pub fn unchanged_runs(repo: &Repository, source: &dyn Source, range: Range<u64>) -> Result<Vec<Range<u64>>, OpsError> {
     let mut unchanged = Vec::new();
-    for run in Runs::new(source, repo.block_size(), 0..source.size_bytes()) {
+    for run in Runs::new(source, repo.block_size(), range) {
         let run = run?;
         if run.content == Content::Unchanged {
             unchanged.push(run.range);

@@ -35,8 +35,21 @@ pub fn walk<E: From<RepoError>>(
     image: &ImageRef,
     visit: &mut impl FnMut(Found) -> Result<(), E>,
 ) -> Result<(), E> {
-    let end = image.block_count();
-    subtree(repo, image.root, image.depth().root_level(), 0, end, visit)
+    walk_range(repo, image, 0..image.block_count(), visit)
+}
+
+/// The same for a range of blocks.
+///
+/// # Errors
+/// As [`walk`].
+pub fn walk_range<E: From<RepoError>>(
+    repo: &Repository,
+    image: &ImageRef,
+    blocks: Range<u64>,
+    visit: &mut impl FnMut(Found) -> Result<(), E>,
+) -> Result<(), E> {
+    let blocks = blocks.start..blocks.end.min(image.block_count());
+    subtree(repo, image.root, image.depth().root_level(), 0, &blocks, visit)
 }
 
 fn subtree<E: From<RepoError>>(
@@ -44,29 +57,29 @@ fn subtree<E: From<RepoError>>(
     id: BlockId,
     level: u8,
     first: u64,
-    end: u64,
+    blocks: &Range<u64>,
     visit: &mut impl FnMut(Found) -> Result<(), E>,
 ) -> Result<(), E> {
-    if id.is_hole() || first >= end {
+    if id.is_hole() || first >= blocks.end || first.saturating_add(node_span_blocks(level)) <= blocks.start {
         return Ok(());
     }
     let node = match repo.read_node(&id) {
         Ok(node) => node,
         Err(error) if is_damage(&error) => {
-            let last = first.saturating_add(node_span_blocks(level)).min(end);
-            return visit(Found::Lost { blocks: first..last, error });
+            let last = first.saturating_add(node_span_blocks(level)).min(blocks.end);
+            return visit(Found::Lost { blocks: first.max(blocks.start)..last, error });
         }
         Err(error) => return Err(error.into()),
     };
     let step = if level == 0 { 1 } else { node_span_blocks(level - 1) };
     for slot in 0..FANOUT {
         let (child, at) = (node.get(slot as usize), first.saturating_add(slot.saturating_mul(step)));
-        if at >= end {
+        if at >= blocks.end {
             break;
         }
         if level > 0 {
-            subtree(repo, child, level - 1, at, end, visit)?;
-        } else if !child.is_hole() {
+            subtree(repo, child, level - 1, at, blocks, visit)?;
+        } else if !child.is_hole() && at >= blocks.start {
             visit(Found::Block { index: at, id: child })?;
         }
     }

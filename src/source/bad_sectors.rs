@@ -62,7 +62,10 @@ impl BadSectors {
 
     /// What a reason says; `None` when it does not say this.
     pub fn parse(reason: &str) -> Option<Self> {
-        let parts = reason.strip_prefix(INTRODUCTION)?.split("; ").map(|part| {
+        // A scrub may have added what it found.
+        let told = reason.strip_prefix(INTRODUCTION)?;
+        let told = told.find("; damage: ").map_or(told, |at| &told[..at]);
+        let parts = told.split("; ").map(|part| {
             let (offset, rest) = part.strip_prefix("offset ")?.split_once(" (")?;
             let (start, len) = (offset.parse::<u64>().ok()?, rest.strip_suffix(" bytes)")?.parse::<u64>().ok()?);
             Some(start..start.checked_add(len)?)
@@ -90,7 +93,9 @@ mod tests {
     fn what_is_told_can_be_read_again() {
         let bad = BadSectors::new(vec![8192..8704, 0..512, 512..1024]);
         assert_eq!(bad.to_string(), "the source could not be read at offset 0 (1024 bytes); offset 8192 (512 bytes)");
-        assert_eq!(BadSectors::parse(&bad.to_string()), Some(bad));
+        assert_eq!(BadSectors::parse(&bad.to_string()), Some(bad.clone()));
+        let scrubbed = format!("{bad}; damage: 4096 bytes are lost");
+        assert_eq!(BadSectors::parse(&scrubbed), Some(bad.clone()));
         for other in ["", "cp was killed", "the source could not be read at offset x (1 bytes)"] {
             assert_eq!(BadSectors::parse(other), None, "{other}");
         }

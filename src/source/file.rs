@@ -64,6 +64,32 @@ impl Volume for FileVolume {
     }
 }
 
+/// What a look at something tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Looked {
+    /// Bytes.
+    pub size_bytes: u64,
+    /// Mode, owner and time.
+    pub attributes: FileAttributes,
+    /// Which of the two.
+    pub kind: FileKind,
+}
+
+/// A file or a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum FileKind {
+    Regular,
+    Device,
+}
+
+/// Mode, owner and time of a file.
+pub(super) fn attributes_of(metadata: &std::fs::Metadata) -> FileAttributes {
+    let mtime =
+        Mtime { seconds: metadata.mtime(), nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0).min(999_999_999) };
+    FileAttributes { mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), mtime }
+}
+
 /// An open file or block device.
 #[derive(Debug)]
 pub struct FileSource {
@@ -81,30 +107,41 @@ impl FileSource {
     /// # Errors
     /// When it is neither, or cannot be opened.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let Looked { kind, .. } = Self::look(path)?;
         let failed = |source| SourceError::Open { what: path.display().to_string(), source };
-        let kind = |problem: &str| SourceError::Kind { what: path.display().to_string(), problem: problem.to_owned() };
-        // Before opening: the open of a fifo would wait for a writer.
-        let is_device = match std::fs::metadata(path).map_err(failed)?.file_type() {
-            file_type if file_type.is_file() => false,
-            file_type if file_type.is_block_device() => true,
-            file_type if file_type.is_dir() => return Err(kind("it is a directory; back up a file or a block device")),
-            _ => return Err(kind("it is neither a file nor a block device")),
-        };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        let (size_bytes, sector_bytes) = match is_device {
-            true => (device_bytes(&file).map_err(failed)?, sector_bytes(&file)),
-            false => (metadata.len(), 4096),
+        let is_device = kind == FileKind::Device;
+        let (size_bytes, sector_bytes) = match kind {
+            FileKind::Device => (device_bytes(&file).map_err(failed)?, sector_bytes(&file)),
+            FileKind::Regular => (metadata.len(), 4096),
         };
         // Several threads read large parts side by side: what the kernel would read ahead somebody reads already.
         page_cache::announce_random(&file);
-        let mtime = Mtime {
-            seconds: metadata.mtime(),
-            nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0).min(999_999_999),
-        };
-        let attributes =
-            FileAttributes { mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), mtime };
+        let attributes = attributes_of(&metadata);
         Ok(Self { path: path.to_owned(), file, size_bytes, sector_bytes, attributes, is_device })
+    }
+
+    /// Looks at a path without reading it. Before it is opened: the open of a fifo would wait for a writer.
+    ///
+    /// # Errors
+    /// When it is neither a file nor a block device.
+    pub fn look(path: &Path) -> Result<Looked, SourceError> {
+        let failed = |source| SourceError::Open { what: path.display().to_string(), source };
+        let kind = |problem: &str| SourceError::Kind { what: path.display().to_string(), problem: problem.to_owned() };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        let attributes = attributes_of(&metadata);
+        match metadata.file_type() {
+            file_type if file_type.is_file() => {
+                Ok(Looked { size_bytes: metadata.len(), attributes, kind: FileKind::Regular })
+            }
+            file_type if file_type.is_block_device() => {
+                let size_bytes = File::open(path).and_then(|device| device_bytes(&device)).map_err(failed)?;
+                Ok(Looked { size_bytes, attributes, kind: FileKind::Device })
+            }
+            file_type if file_type.is_dir() => Err(kind("it is a directory; back up a file or a block device")),
+            _ => Err(kind("it is neither a file nor a block device")),
+        }
     }
 
     fn seek(&self, offset: u64, whence: libc::c_int) -> io::Result<u64> {

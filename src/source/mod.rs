@@ -7,6 +7,7 @@
 pub mod bad_sectors;
 pub mod blocks;
 pub mod changes;
+pub mod collection;
 #[cfg(test)]
 pub mod conformance;
 pub mod destination;
@@ -18,6 +19,7 @@ pub mod hints;
 mod nbd;
 mod page_cache;
 mod qemu;
+pub mod rbd;
 pub mod recipe;
 pub mod volume;
 
@@ -25,6 +27,7 @@ use crate::source::changes::Changes;
 use crate::words::attribute::FileAttributes;
 use std::ops::Range;
 
+pub use collection::Collection;
 pub use destination::Destination;
 pub use error::SourceError;
 pub use recipe::Recipe;

@@ -5,10 +5,11 @@
 
 use crate::source::changes::Changes;
 use crate::source::destination::{Destination, Manner};
+use crate::source::file::attributes_of;
 use crate::source::nbd::Connection;
 use crate::source::volume::{Moment, Volume};
 use crate::source::{Content, Extent, Source, SourceError};
-use crate::words::attribute::{FileAttributes, Mtime};
+use crate::words::attribute::FileAttributes;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use std::io;
@@ -90,12 +91,7 @@ impl QemuSource {
     fn open(volume: &QemuVolume) -> Result<Self, SourceError> {
         let failed = |source| SourceError::Open { what: volume.describe(), source };
         let metadata = std::fs::metadata(&volume.path).map_err(failed)?;
-        let mtime = Mtime {
-            seconds: metadata.mtime(),
-            nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0).min(999_999_999),
-        };
-        let attributes =
-            FileAttributes { mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid(), mtime };
+        let attributes = attributes_of(&metadata);
         let map =
             run(Command::new("qemu-img").args(["map", "--output=json", "-f"]).arg(&volume.format).arg(&volume.path))?;
         let rows: Vec<Mapped> = serde_json::from_slice(&map)

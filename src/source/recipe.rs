@@ -2,6 +2,7 @@
 
 use crate::source::file::FileVolume;
 use crate::source::qemu::QemuVolume;
+use crate::source::rbd::{self, RbdImage};
 use crate::source::{SourceError, Volume};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub enum Recipe {
         /// As qemu calls it.
         format: String,
     },
+    /// An image of a Ceph cluster.
+    Rbd(RbdImage),
 }
 
 impl Recipe {
@@ -31,6 +34,9 @@ impl Recipe {
     /// # Errors
     /// When it is none of the forms.
     pub fn parse(text: &str, here: &Path) -> Result<Self, SourceError> {
+        if let Some(image) = text.strip_prefix("rbd://").or_else(|| text.strip_prefix("rbd:")) {
+            return Ok(Self::Rbd(RbdImage::parse(image)?));
+        }
         let path = text.strip_prefix("file://").or_else(|| text.strip_prefix("file:")).unwrap_or(text);
         if path.is_empty() {
             return Err(SourceError::Refused("the source has no name".into()));
@@ -46,7 +52,8 @@ impl Recipe {
         match self {
             Self::File { path } if format == "raw" => Ok(Self::File { path }),
             Self::File { path } => Ok(Self::Qemu { path, format: format.to_owned() }),
-            Self::Qemu { .. } => Err(SourceError::Refused("--format is for files".into())),
+            other if format == "raw" => Ok(other),
+            _ => Err(SourceError::Refused("--format is for files".into())),
         }
     }
 
@@ -57,6 +64,7 @@ impl Recipe {
     pub fn volume(&self) -> Result<Arc<dyn Volume>, SourceError> {
         match self {
             Self::File { path } => Ok(Arc::new(FileVolume::new(path.clone()))),
+            Self::Rbd(image) => rbd::volume(image),
             Self::Qemu { path, format } => Ok(Arc::new(QemuVolume::new(path.clone(), format.clone()))),
         }
     }

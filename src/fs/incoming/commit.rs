@@ -123,7 +123,7 @@ impl Incoming {
         }
         let now = self.repo.clock().now();
         let publication = Publication {
-            attributes: attributes(&name, work),
+            attributes: attributes(&name, work, published_snapshot(work, settled)),
             base: work.base,
             supersedes: work.supersedes,
             draft: work.draft,
@@ -137,8 +137,10 @@ impl Incoming {
         self.repo.catalog().unhide_name(&name)?;
         self.await_labels(&name, version.uid, now, writers)?;
         tracing::info!("{name}: version {} of {} bytes", version.uid, version.image.size_bytes);
+        let mut origin = None;
         let mut state = file.state.lock();
         if let Some(work) = state.work_of(image) {
+            origin = work.origin.take();
             work.renew(self.repo.clock().draft_id());
             work.start = settled.image;
             work.relative = Some(settled.image);
@@ -153,6 +155,8 @@ impl Incoming {
             }
         }
         drop(state);
+        // Its snapshot is the version's now, and the one of the version before goes.
+        drop(origin);
         // The version stands for these now. Should their removal fail, the next start finds them superseded.
         if let Some(record) = record {
             self.tidy(self.repo.remove_record(RecordKind::Draft, record.uid), "an old draft");
@@ -191,7 +195,7 @@ impl Incoming {
             draft: work.draft,
             start: work.start,
             broken: unfinished.map(|broken| Broken { at: broken.at.min(settled.image.size_bytes), ..broken }),
-            attributes: attributes(&name, work),
+            attributes: attributes(&name, work, draft_snapshot(work, settled)),
             stats: settled.stats,
         };
         let relatives: Vec<_> = work.relative.into_iter().chain(before.as_ref().map(|record| record.image)).collect();
@@ -247,10 +251,21 @@ impl Incoming {
     }
 }
 
-fn attributes(name: &Name, work: &Work) -> Attributes {
+/// The snapshot that a version is all of.
+fn published_snapshot(work: &Work, settled: &Settled) -> String {
+    let whole = work.origin.as_ref().filter(|origin| origin.is_whole(&settled.image));
+    whole.map_or_else(String::new, |origin| origin.snapshot_of(settled.changes).to_owned())
+}
+
+/// The snapshot that a draft is the beginning of.
+fn draft_snapshot(work: &Work, settled: &Settled) -> String {
+    work.origin.as_ref().map_or_else(String::new, |origin| origin.snapshot_of(settled.changes).to_owned())
+}
+
+fn attributes(name: &Name, work: &Work, snapshot_name: String) -> Attributes {
     Attributes {
         name: name.clone(),
-        snapshot_name: String::new(),
+        snapshot_name,
         tags: BTreeSet::new(),
         expire: None,
         protected: false,

@@ -4,6 +4,7 @@ use crate::fs::errno::Errno;
 use crate::fs::process::{ProcessId, TaskKind};
 use crate::fs::seam::Fh;
 use crate::image::{DraftImage, ImageReader};
+use crate::ops::snapshots::Session;
 use crate::words::attribute::FileAttributes;
 use crate::words::ids::{DraftId, Uid};
 use crate::words::name::Name;
@@ -78,6 +79,31 @@ pub struct Work {
     pub published: Option<Published>,
     /// When the first change came.
     pub began: Stamp,
+    /// The source it is a copy of, while it is nothing else.
+    pub origin: Option<Origin>,
+}
+
+/// A draft that is a copy of an opened source: the version knows its snapshot, and the next copy what has changed since.
+pub struct Origin {
+    /// The source; its snapshot stays while this does.
+    pub session: Arc<Session>,
+    /// It is the source up to here.
+    pub reached: u64,
+    /// Count of changes at which that is so; any other change makes it something else.
+    pub changes: u64,
+}
+
+impl Origin {
+    /// The snapshot that an image is a copy of, as far as it got.
+    pub fn snapshot_of(&self, changes: u64) -> &str {
+        self.session.snapshot_name().filter(|_| self.changes == changes).unwrap_or_default()
+    }
+
+    /// Whether the image is all of the source.
+    pub fn is_whole(&self, image: &ImageRef) -> bool {
+        let size = self.session.source().size_bytes();
+        self.reached == size && image.size_bytes == size
+    }
 }
 
 /// A publication that its writer may go on from.

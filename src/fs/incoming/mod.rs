@@ -17,6 +17,7 @@ mod labelling;
 mod look;
 mod open;
 mod place;
+mod pull;
 mod rename;
 mod table;
 mod upkeep;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 pub use io::GraftSource;
 pub use look::DraftSummary;
 pub use open::OpenedFile;
+pub use pull::PullInto;
 
 /// How long after a close its writer may go on, or die and take it back.
 pub const SECOND_THOUGHTS: Duration = Duration::from_secs(10);

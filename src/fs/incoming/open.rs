@@ -168,6 +168,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: now,
+            origin: None,
         });
         Ok(())
     }
@@ -198,6 +199,7 @@ impl Incoming {
                     published: None,
                     began: record.created,
                     record: Some(record),
+                    origin: None,
                 });
             } else if let Some(newest) = self.newest(&state.name)? {
                 state.work = Some(self.work_from(&newest));
@@ -228,6 +230,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: self.repo.clock().now(),
+            origin: None,
         }
     }
 

@@ -136,7 +136,12 @@ impl Trees {
                 let size = self.status_text(*file).len() as u64;
                 Ok(FileAttr { size, blocks512: size.div_ceil(512), ..attr })
             }
-            Node::Root | Node::IncomingDir(_) | Node::IncomingFile(_) => Err(Errno::ENOENT),
+            Node::Root
+            | Node::IncomingDir(_)
+            | Node::IncomingFile(_)
+            | Node::Sources
+            | Node::SourceDir(..)
+            | Node::SourceFile(..) => Err(Errno::ENOENT),
         }
     }
 

@@ -7,7 +7,6 @@ use crate::ops::scrub::report::{LostRange, RANGES_MAX};
 use crate::ops::walk::{Found, walk};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
-use crate::source::file::FileSource;
 use crate::source::{Content, Source};
 use crate::words::ids::BlockId;
 use crate::words::monitor::{Counter, Monitor};
@@ -15,7 +14,6 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Differences are told in these units: what disks write.
@@ -65,23 +63,22 @@ enum Job {
     Hole(Range<u64>),
 }
 
-/// Compares a version with a file or a block device. Nothing is marked: a source that lives may have changed rightly.
+/// Compares a version with a source. Nothing is marked: a source that lives may have changed rightly.
 ///
 /// # Errors
 /// When the source or the target cannot be read, and [`OpsError::Interrupted`].
 pub fn compare(
     repo: &Repository,
     version: &Version,
-    path: &Path,
+    source: &dyn Source,
     (rate, threads): (Option<u64>, usize),
     monitor: &dyn Monitor,
     interrupt: &Interrupt,
 ) -> Result<Comparison, OpsError> {
-    let source = FileSource::open(path)?;
     let image = version.record.image;
     let work = Work {
         repo,
-        source: &source,
+        source,
         block: image.block_size.bytes_u64(),
         end: image.size_bytes.min(source.size_bytes()),
         pacer: Pacer::new(rate, *interrupt),
@@ -120,7 +117,7 @@ pub fn compare(
     let mut comparison = Comparison {
         uid: version.record.uid.to_string(),
         name: version.attributes.name.to_string(),
-        source: path.display().to_string(),
+        source: source.describe(),
         size_bytes: image.size_bytes,
         source_size_bytes: source.size_bytes(),
         compared_bytes: work.compared.into_inner(),
@@ -154,7 +151,7 @@ struct Differences {
 
 struct Work<'a> {
     repo: &'a Repository,
-    source: &'a FileSource,
+    source: &'a dyn Source,
     block: u64,
     /// Both have bytes up to here.
     end: u64,
@@ -174,12 +171,11 @@ impl Work<'_> {
             while at < range.end {
                 let extent = self.source.extent_at(at)?;
                 let end = extent.range.end.min(range.end);
-                if extent.content == Content::Hole {
-                    at = end;
-                    continue;
+                while extent.content != Content::Hole && at < end {
+                    let next = ((at / self.block + 1) * self.block).min(end);
+                    hand(Job::Hole(at..next))?;
+                    at = next;
                 }
-                let end = end.min(at + self.block);
-                hand(Job::Hole(at..end))?;
                 at = end;
             }
             Ok::<(), OpsError>(())

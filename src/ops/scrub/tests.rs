@@ -4,9 +4,7 @@
 use super::*;
 use crate::format::layout;
 use crate::image::ImageReader;
-use crate::ops::backup::{Automatic, Backup, Begin, backup};
-use crate::ops::base::ChangesFrom;
-use crate::ops::pull::OnBadSectors;
+use crate::ops::backup::{Backup, backup};
 use crate::ops::rebuild::{IndexSource, rebuild};
 use crate::repo::testing::{TestRepository, create, open, small};
 use crate::source::Recipe;
@@ -62,18 +60,7 @@ impl World {
     }
 
     pub(in crate::ops) fn back_up(&self, name: &str) -> Uid {
-        let job = Backup {
-            source: Recipe::File { path: self.path(&format!("{name}.img")) },
-            name: Name::new(name).unwrap(),
-            snapshot_name: String::new(),
-            tags: BTreeSet::new(),
-            expire: None,
-            automatic: Automatic::Nothing,
-            from: None,
-            changes: ChangesFrom::Source,
-            begin: Begin::Anew,
-            on_bad: OnBadSectors::Tolerate,
-        };
+        let job = Backup::new(Recipe::File { path: self.path(&format!("{name}.img")) }, Name::new(name).unwrap());
         backup(self.repo(), &job, &Silent, &Interrupt::never()).unwrap().record.uid
     }
 
@@ -402,8 +389,10 @@ fn a_source_is_compared_byte_by_byte() {
     let world = World::new();
     let uid = world.repo().catalog().version_uids().unwrap()[1];
     let version = world.repo().version(uid).unwrap();
-    let compare =
-        |path: &Path| source::compare(world.repo(), &version, path, (None, 2), &Silent, &Interrupt::never()).unwrap();
+    let compare = |path: &Path| {
+        let disk = crate::source::file::FileSource::open(path).unwrap();
+        source::compare(world.repo(), &version, &disk, (None, 2), &Silent, &Interrupt::never()).unwrap()
+    };
     let path = world.path("two.img");
     assert!(compare(&path).is_equal());
     let mut bytes = std::fs::read(&path).unwrap();
