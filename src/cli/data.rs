@@ -139,7 +139,7 @@ pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
 fn hint_at_part(args: &Restore) {
     let part = format!("{}{PART_SUFFIX}", args.destination);
     if !args.resume && std::fs::metadata(&part).is_ok_and(|part| part.len() > 0) {
-        line(&format!("what was restored is kept in {}: --continue goes on from there", part));
+        line(&format!("what was restored is kept in {part}: --continue goes on from there"));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::repo::slots::SlotSummary;
 use crate::repo::{RepoError, Repository};
 use crate::seal::{KeyError, Secret};
 use crate::words::ids::SlotId;
+use crate::words::stamp::Stamp;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -50,7 +51,7 @@ fn own_slots(repo: &Repository, settings: &Settings) -> anyhow::Result<BTreeSet<
 fn list(context: &Context) -> anyhow::Result<()> {
     let Open { repo, settings, .. } = context.open()?;
     let (slots, own) = (repo.slots()?, own_slots(&repo, &settings)?);
-    let created = |slot: &SlotSummary| slot.created.map(|at| at.to_seconds_text());
+    let created = |slot: &SlotSummary| slot.created.map(Stamp::to_seconds_text);
     if context.globals.json {
         let rows: Vec<_> = slots
             .iter()

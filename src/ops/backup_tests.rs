@@ -241,10 +241,10 @@ fn bad_blocks_of_the_base_are_read_again() {
     scene.assert_whole(&record);
 
     // What could not be read when the base was made is read again, too; of a copy that broke nothing is relied on.
-    let bad = BadSectors::new(vec![5 * BLOCK..5 * BLOCK + 512]);
+    let bad = BadSectors::new(std::iter::once(5 * BLOCK..5 * BLOCK + 512).collect());
     repo.set_validity(record.uid, Validity::Incomplete(bad.to_string())).unwrap();
     let (record, read) = scene.run_counted().unwrap();
-    assert!(read >= BLOCK && read <= 2 * BLOCK + 77, "{read}");
+    assert!((BLOCK..=2 * BLOCK + 77).contains(&read), "{read}");
     repo.set_validity(record.uid, Validity::Incomplete("cp was killed".into())).unwrap();
     let (record, read) = scene.run_counted().unwrap();
     assert_eq!(read, 100 * BLOCK + 77);

@@ -34,7 +34,7 @@ impl Repository {
         let mut old: BTreeMap<DamageId, DamageReport> = core.catalog.damage_reports()?;
         old.retain(|_, report| report.pack == pack);
         let said: BTreeSet<BlockId> = old.values().flat_map(|report| report.blocks.iter().copied()).collect();
-        let is_said = said == *blocks && !old.is_empty() == reason.is_some();
+        let is_said = said == *blocks && old.is_empty() != reason.is_some();
         if let Some(reason) = reason.filter(|_| !is_said) {
             core.report(pack, kind, reason, blocks)?;
         }

@@ -81,7 +81,7 @@ impl Incoming {
             let _busy = busy;
             match scrub::publish_noted(&repo, &Interrupt::never()) {
                 Ok(_) => {
-                    tracing::warn!("damage was found by reading: the versions that have it are marked; scrub the rest")
+                    tracing::warn!("damage was found by reading: the versions that have it are marked; scrub the rest");
                 }
                 Err(error) => tracing::warn!("damage that was found could not be reported yet: {error}"),
             }

@@ -37,7 +37,7 @@ impl Sources {
             Access::Read => {
                 let recipe = self.collection(source)?.recipe(path);
                 let session =
-                    Session::now(&self.repo, &recipe).map_err(|error| told("opening", source, path, &error.into()))?;
+                    Session::now(&self.repo, &recipe).map_err(|error| told("opening", source, path, &error))?;
                 Handle::Reading(Arc::new(Reading { session: Arc::new(session), trail: Mutex::default() }))
             }
             // A volume is restored as a whole or not at all.

@@ -11,6 +11,9 @@ use crate::words::clock::{Clock, ClockExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// An object of the target, what it should be, and what is wrong with it.
+type Lack<'a> = (Object, &'a [u8], String);
+
 /// What this host keeps of a repository that cannot be opened any more.
 #[derive(Debug)]
 pub struct Kept {
@@ -73,7 +76,7 @@ impl Kept {
     /// When the target cannot be reached.
     pub fn steps(&self, target: &dyn Target) -> Result<Vec<Step>, OpsError> {
         let lacking = self.lacking(target)?.into_iter();
-        let step = |(object, _, problem): (Object, _, String)| Step {
+        let step = |(object, _, problem): Lack<'_>| Step {
             object: object.key().to_string(),
             problem,
             remedy: "it is put back from the copy of this host".to_owned(),
@@ -81,7 +84,7 @@ impl Kept {
         Ok(lacking.map(step).collect())
     }
 
-    fn lacking(&self, target: &dyn Target) -> Result<Vec<(Object, &[u8], String)>, OpsError> {
+    fn lacking(&self, target: &dyn Target) -> Result<Vec<Lack<'_>>, OpsError> {
         let mut lacking = Vec::new();
         for (object, bytes) in &self.objects {
             let problem = match target.get(&object.key()) {

@@ -110,7 +110,7 @@ impl S3Target {
     fn exchange(&self, kind: Request, method: &Method, url: &Url, mut extra: Extra<'_>) -> Result<Answer, Trouble> {
         let sha256 = match extra.body.iter().all(|part| part.is_empty()) {
             true => EMPTY_SHA256.to_owned(),
-            false => hex(&extra.body.iter().fold(Sha256::new(), |sum, part| sum.chain_update(part)).finalize()),
+            false => hex(&extra.body.iter().fold(Sha256::new(), Sha256::chain_update).finalize()),
         };
         let mut keys = self.keys()?;
         loop {
