@@ -93,7 +93,15 @@ class Restic(Contestant):
 
     def __init__(self, room):
         super().__init__(room)
-        self.env |= {"RESTIC_PASSWORD": "bench", "RESTIC_REPOSITORY": str(self.repository), "RESTIC_CACHE_DIR": str(self.room / "cache")}
+        self.env |= self.settings()
+        self.prepare()
+
+    def settings(self):
+        """Variables that say where it works."""
+        return {"RESTIC_PASSWORD": "bench", "RESTIC_REPOSITORY": str(self.repository), "RESTIC_CACHE_DIR": str(self.room / "cache")}
+
+    def prepare(self):
+        """Makes the repository."""
         self.run("restic", "init")
 
     def back_up(self, image):
@@ -118,14 +126,18 @@ class Backyfs(Contestant):
         super().__init__(room)
         self.binary, self.mount = Path(binary).resolve(), self.room / "mnt"
         self.mount.mkdir()
-        self.env |= {
+        self.env |= self.settings()
+        self.peak_rss_bytes = 0
+        self.run(self.binary, "init")
+        self.up()
+
+    def settings(self):
+        """Variables that say where it works."""
+        return {
             "BACKYFS_TARGET": f"dir:{self.repository}",
             "BACKYFS_STATE_DIR": str(self.room / "state"),
             "BACKYFS_KEY_FILE": str(self.room / "key"),
         }
-        self.peak_rss_bytes = 0
-        self.run(self.binary, "init")
-        self.up()
 
     def up(self):
         """Mounts."""

@@ -9,6 +9,8 @@ pub mod compare;
 mod crash_tests;
 pub mod due;
 pub mod error;
+#[cfg(test)]
+mod flaky_tests;
 mod interrupt;
 pub mod label;
 pub mod listing;

@@ -7,7 +7,7 @@ use crate::repo::cache::BlockCache;
 use crate::repo::fetch::ReadAhead;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
-use crate::repo::read::Loads;
+use crate::repo::read::{Loads, REREADS};
 use crate::repo::{Core, MemoryPlan, RepoError, Repository, keep};
 use crate::seal::recovery::RecoveryKey;
 use crate::seal::{Sealer, Secret, keys};
@@ -48,21 +48,45 @@ fn read_header(target: &dyn Target) -> Result<Vec<u8>, RepoError> {
     })
 }
 
-struct KeyObjects {
+/// What a repository is opened with, as it lies on the target.
+#[derive(PartialEq, Eq)]
+struct Locks {
+    header: Vec<u8>,
     slots: Vec<Vec<u8>>,
     rings: Vec<Vec<u8>>,
 }
 
-fn read_keys(target: &dyn Target) -> Result<KeyObjects, RepoError> {
-    let (mut slots, mut rings) = (Vec::new(), Vec::new());
-    for info in target.list(layout::KEYS)? {
-        match layout::parse(&info.key) {
-            Some(Object::Slot(_)) => slots.push(target.get(&info.key)?),
-            Some(Object::Ring(_)) => rings.push(target.get(&info.key)?),
-            _ => {}
+impl Locks {
+    fn read(target: &dyn Target) -> Result<Self, RepoError> {
+        let (mut slots, mut rings) = (Vec::new(), Vec::new());
+        let header = read_header(target)?;
+        for info in target.list(layout::KEYS)? {
+            match layout::parse(&info.key) {
+                Some(Object::Slot(_)) => slots.push(target.get(&info.key)?),
+                Some(Object::Ring(_)) => rings.push(target.get(&info.key)?),
+                _ => {}
+            }
         }
+        Ok(Self { header, slots, rings })
     }
-    Ok(KeyObjects { slots, rings })
+}
+
+/// Opens the keys. When that fails they are read again: if other bytes come, one of the two was changed on its way.
+fn unlock(target: &dyn Target, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<(Locks, Sealer), RepoError> {
+    let mut locks = Locks::read(target)?;
+    for _ in 0..=REREADS {
+        let error = match keys::unlock(&locks.header, &locks.slots, &locks.rings, secret, clock) {
+            Ok(sealer) => return Ok((locks, sealer)),
+            Err(error) => error,
+        };
+        let again = Locks::read(target)?;
+        if again == locks {
+            return Err(error.into());
+        }
+        locks = again;
+    }
+    let sealer = keys::unlock(&locks.header, &locks.slots, &locks.rings, secret, clock)?;
+    Ok((locks, sealer))
 }
 
 /// Keeps what was read and opens, so that a repair can put it back.
@@ -107,9 +131,7 @@ impl Repository {
     /// When there is no repository, the secret opens no slot, the format is newer, or the state directory fails.
     pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
         let Settings { target, secret, state_dir, memory_bytes, clock, monitor, workers, readers } = settings;
-        let header_bytes = read_header(&*target)?;
-        let KeyObjects { slots, rings } = read_keys(&*target)?;
-        let sealer = keys::unlock(&header_bytes, &slots, &rings, &secret, &clock)?;
+        let (Locks { header: header_bytes, rings, .. }, sealer) = unlock(&*target, &secret, &clock)?;
         let header = sealer.header().clone();
         let state_dir = state_dir.join(header.repo.to_string());
         keep(&state_dir, &header_bytes, &sealer, rings);

@@ -2,12 +2,14 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::{FormatError, fragment, layout, pack};
+use crate::repo::read::REREADS;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::target::{Space, TargetError};
 use crate::words::clock::ClockExt;
 use crate::words::ids::PackId;
 use crate::words::monitor::Counter;
 use crate::words::record::PackContents;
+use sha2::{Digest, Sha256};
 
 /// The largest footer worth trusting a trailer for: a pack of the smallest blocks.
 const FOOTER_MAX_BYTES: u64 = 64 << 20;
@@ -41,12 +43,25 @@ impl Repository {
     /// # Errors
     /// When the target cannot be reached, or nothing in the pack can be understood.
     pub fn inspect_pack(&self, id: PackId, size_bytes: u64) -> Result<PackContents, RepoError> {
-        match self.read_footer(id, size_bytes) {
-            Err(error @ RepoError::Target(_)) if !is_short(&error) => return Err(error),
-            Err(error) => tracing::warn!("{}: {error}; looking at each of its frames", layout::pack(id)),
-            read => return read,
+        for attempt in 0..=REREADS {
+            match self.read_footer(id, size_bytes) {
+                Err(error @ RepoError::Target(_)) if !is_short(&error) => return Err(error),
+                Err(error) if attempt == REREADS => {
+                    tracing::warn!("{}: {error}; looking at each of its frames", layout::pack(id));
+                }
+                // It may have been changed on its way.
+                Err(_) => {}
+                read => return read,
+            }
         }
-        let bytes = self.core.target.get(&layout::pack(id))?;
+        let mut bytes = self.core.target.get(&layout::pack(id))?;
+        for _ in 0..REREADS {
+            // Its name is the hash of its bytes: they are as they were written, or damaged there, or changed on their way.
+            if <[u8; 32]>::from(Sha256::digest(&bytes)) == *id.as_bytes() {
+                break;
+            }
+            bytes = self.core.target.get(&layout::pack(id))?;
+        }
         let kind =
             pack::kind_of(&bytes).ok_or_else(|| RepoError::format(layout::pack(id).as_str())(nothing_in_it()))?;
         Ok(PackContents { pack: id, kind, size_bytes: bytes.len() as u64, blocks: pack::rescan(&bytes) })

@@ -1,7 +1,8 @@
 //! Where a repository lives: a place that keeps immutable objects by name.
 //!
 //! [`Target`] is the contract. [`DirTarget`] keeps it on a filesystem, [`S3Target`] on a server that speaks S3. The others wrap
-//! any target: [`RetryTarget`] tries again, [`LimitedTarget`] paces, [`FaultTarget`] and [`RecordingTarget`] are for tests.
+//! any target: [`RetryTarget`] tries again, [`LimitedTarget`] paces, [`FaultTarget`],
+//! [`FlakyTarget`] and [`RecordingTarget`] are for tests.
 //! Nothing here knows what the objects mean.
 
 #[cfg(test)]
@@ -9,6 +10,7 @@ pub(crate) mod conformance;
 mod dir;
 mod error;
 mod fault;
+mod flaky;
 mod limits;
 mod recording;
 mod requests;
@@ -19,6 +21,7 @@ mod spec;
 pub use dir::{DirTarget, Gate, Step};
 pub use error::TargetError;
 pub use fault::{Crash, Fault, FaultTarget, Faults};
+pub use flaky::{FlakyTarget, Flaw};
 pub use limits::{LimitedTarget, Limits, Throttle};
 pub use recording::{Call, Operation, RecordingTarget};
 pub use requests::{CountingTarget, Request, Requests};

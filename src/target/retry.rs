@@ -20,7 +20,7 @@ const DELAY_FIRST: Duration = Duration::from_millis(100);
 /// Between later ones.
 const DELAY_MAX: Duration = Duration::from_secs(20);
 /// Answers that do not fit are asked for this often: what is wrong every time is not going to be right.
-const GARBLED_MAX: u32 = 6;
+const GARBLED_MAX: u32 = 5;
 
 /// How long to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

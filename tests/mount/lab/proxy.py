@@ -4,6 +4,7 @@ A rule is a function that is asked about every request and answers with a fault,
 in which requests arrive; with one connection at a time, or with rules that look at the request only, a test can be repeated.
 """
 
+import os
 import socket
 import struct
 import threading
@@ -263,10 +264,12 @@ def skip(reader, length):
 
 
 def reset(connection):
-    """Ends a connection with RST."""
+    """Ends a connection with RST, also while another thread waits for it."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
+        # Whoever reads is woken; files made of the socket would keep it open.
+        connection.shutdown(socket.SHUT_RD)
+        os.close(connection.detach())
     except OSError:
         pass
 
