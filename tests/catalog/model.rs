@@ -488,6 +488,7 @@ impl Pair {
         rebuilt.absorb_packs(&packs).unwrap();
         let fragments: Vec<_> = model.fragments.iter().map(|fragment| (*fragment, Vec::new())).collect();
         rebuilt.absorb_fragments(&fragments).unwrap();
+        model.reports.iter().for_each(|(id, report)| rebuilt.absorb_damage(*id, report).unwrap());
         pretty_assert(&rebuilt, self.catalog());
     }
 }

@@ -3,18 +3,20 @@
 use crate::fs::errno::Errno;
 use crate::fs::incoming::{Incoming, PullInto};
 use crate::fs::seam::{Answer, COPY_MAX_BYTES, Caller, CopyRange};
-use crate::fs::sources::open::{Reading, told};
+use crate::fs::sources::told::told;
 use crate::fs::sources::{Handle, Sources};
 use crate::image::{DraftImage, ImageReader};
 use crate::ops::base::{self, Base, ChangesFrom, Plan};
 use crate::ops::pull::{OnBadSectors, Pull, Unchanged};
 use crate::ops::restore::{RangeOf, restore_range};
+use crate::ops::snapshots::Session;
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::Repository;
 use crate::source::blocks::Runs;
 use crate::source::{Content, Source};
 use crate::words::name::Name;
 use crate::words::record::Record;
+use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
@@ -22,6 +24,13 @@ use std::sync::{Arc, Weak};
 const STEP_BYTES: u64 = 256 << 20;
 /// What one call copies of a source where it does not lie on blocks.
 const ODD_BYTES: u64 = 4 << 20;
+
+/// A source that is read.
+pub(super) struct Reading {
+    pub(super) session: Arc<Session>,
+    /// How it is copied to the draft it was copied to last.
+    pub(super) trail: Mutex<Option<Arc<Trail>>>,
+}
 
 /// How a source is copied to a draft: what of it the draft before, or the newest version, has already.
 pub(super) struct Trail {

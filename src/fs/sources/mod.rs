@@ -10,13 +10,14 @@ mod copy;
 mod open;
 mod patience;
 mod restoring;
+mod told;
 
 use crate::control::sources_file::RestoreToSources;
 use crate::control::sources_file::Sources as Configured;
 use crate::fs::errno::Errno;
 use crate::fs::nodes::Node;
 use crate::fs::seam::{Answer, FileAttr, NodeKind};
-use crate::fs::sources::open::Reading;
+use crate::fs::sources::copy::Reading;
 use crate::fs::sources::patience::Patience;
 use crate::fs::sources::restoring::Restoring;
 use crate::repo::Repository;

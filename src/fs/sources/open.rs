@@ -8,8 +8,9 @@ use crate::fs::seam::{
     Access, Answer, Caching, Caller, CloseNotice, Fallocate, Fh, OpenRequest, Opened, Seek, SetAttr, SetTime,
     WriteRequest, Writes,
 };
-use crate::fs::sources::copy::Trail;
+use crate::fs::sources::copy::Reading;
 use crate::fs::sources::restoring::Restoring;
+use crate::fs::sources::told::told;
 use crate::fs::sources::{Handle, Sources, join};
 use crate::ops::snapshots::Session;
 use crate::source::Content;
@@ -17,13 +18,6 @@ use crate::words::attribute::{FileAttributes, Mtime};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// A source that is read.
-pub(super) struct Reading {
-    pub(super) session: Arc<Session>,
-    /// How it is copied to the draft it was copied to last.
-    pub(super) trail: Mutex<Option<Arc<Trail>>>,
-}
 
 impl Sources {
     /// open(2).
@@ -225,10 +219,4 @@ impl Sources {
         // A snapshot goes here, if nobody needs it, and no lock is held.
         drop(handle);
     }
-}
-
-/// Logs why something could not be done, and answers its number.
-pub(super) fn told(what: &str, source: &str, path: &str, error: &crate::ops::OpsError) -> Errno {
-    tracing::error!("{what} sources/{source}/{path}: {error}");
-    Errno::from(error)
 }

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod help;
+mod keys;
+
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -511,7 +514,6 @@ fn a_closed_pipe_is_no_error() {
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The help of every command, as it was when it was last looked at. `BACKYFS_ACCEPT_HELP=1` accepts what it is now.
 /// Flips a byte in the middle of the largest file below a directory.
 fn damage(dir: &Path) -> PathBuf {
     let largest = files(dir).into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
@@ -589,70 +591,4 @@ fn repair_puts_back_what_this_host_knows() {
     run(&["repair", "--recover", &root[..10], "--name", "back"]);
     let row = &world.json(&["ls", "back"])[0];
     assert_eq!((&row["valid"], row["size_bytes"].as_u64().unwrap() % 65536), (&Value::from("incomplete"), 0));
-}
-
-#[test]
-fn keys_come_and_go_and_the_last_one_stays() {
-    let world = World::new();
-    image(&world.path("img"), 1);
-    world.backup("img", "vm");
-    let secret = |name: &str, text: &str| {
-        fs::write(world.path(name), text).unwrap();
-        fs::set_permissions(world.path(name), fs::Permissions::from_mode(0o600)).unwrap();
-        world.text(name)
-    };
-    let (first, second) = (secret("first", "correct horse\n"), secret("second", "battery staple\n"));
-    let with =
-        |file: &str, args: &[&str]| world.run(&[args, &["--key-file", "absent", "--passphrase-file", file]].concat());
-    assert!(!with(&first, &["ls"]).status.success());
-    world.ok(&["key", "add", "--new-passphrase-file", &first]);
-    world.fails(&["key", "add", "--new-passphrase-file", &first], 1, "opens the repository already");
-    assert!(with(&first, &["ls"]).status.success());
-    world.ok(&["key", "passwd", "--new-passphrase-file", &second]);
-    assert!(!with(&first, &["ls"]).status.success() && with(&second, &["ls"]).status.success());
-    world.ok(&["key", "add", "--new-key-file", &world.text("key2")]);
-    world.ok(&["ls", "--key-file", &world.text("key2")]);
-    fs::set_permissions(world.path("key2"), fs::Permissions::from_mode(0o644)).unwrap();
-    world.fails(&["ls", "--key-file", &world.text("key2")], 1, "chmod 600");
-    let recovery = world.json(&["key", "recovery"])["recovery_key"].as_str().unwrap().to_owned();
-    let paper = secret("paper", &recovery);
-    assert!(with(&paper, &["ls"]).status.success());
-    // Everything but the slot in use goes; that one only by force; the last never.
-    let slots = world.json(&["key", "list"])["slots"].as_array().unwrap().clone();
-    assert_eq!(slots.len(), 4);
-    for slot in &slots {
-        let id = slot["slot"].as_str().unwrap();
-        if slot["in_use"] == true {
-            world.fails(&["key", "remove", id], 1, "opened just now");
-        } else {
-            world.ok(&["key", "remove", id]);
-        }
-    }
-    let left = world.json(&["key", "list"])["slots"].as_array().unwrap().clone();
-    assert_eq!(left.len(), 1);
-    world.fails(&["key", "remove", left[0]["slot"].as_str().unwrap(), "--force"], 1, "it stays");
-    assert_eq!(world.json(&["rekey"])["key_version"], 2);
-    assert!(world.json(&["rekey", "--migrate"])["blocks"].as_u64().unwrap() > 0);
-    world.ok(&["restore", "vm", &world.text("out")]);
-    assert_eq!(fs::read(world.path("img")).unwrap(), fs::read(world.path("out")).unwrap());
-    assert!(world.ok(&["key", "list"]).contains("key version 2 of 2"));
-}
-
-#[test]
-fn help_is_as_it_was() {
-    let mut text = String::new();
-    let mut root = backyfs::cli::command().term_width(100);
-    root.build();
-    text.push_str(&root.render_long_help().to_string());
-    for verb in root.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
-        // The settings are the same everywhere.
-        let own = verb.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg }).term_width(100);
-        text.push_str(&format!("\n===== {}\n{}", verb.get_name(), own.clone().render_long_help()));
-    }
-    let text: String = text.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
-    if std::env::var_os("BACKYFS_ACCEPT_HELP").is_some() {
-        fs::write(&path, &text).unwrap();
-    }
-    assert_eq!(fs::read_to_string(&path).unwrap(), text, "docs/commands.md may have to follow");
 }
