@@ -11,6 +11,8 @@ pub mod due;
 pub mod error;
 #[cfg(test)]
 mod flaky_tests;
+#[cfg(test)]
+mod request_tests;
 mod interrupt;
 pub mod label;
 pub mod listing;
