@@ -11,8 +11,6 @@ pub mod due;
 pub mod error;
 #[cfg(test)]
 mod flaky_tests;
-#[cfg(test)]
-mod request_tests;
 mod interrupt;
 pub mod label;
 pub mod listing;
@@ -23,6 +21,8 @@ pub mod pull;
 pub mod rebuild;
 pub mod remove;
 pub mod repair;
+#[cfg(test)]
+mod request_tests;
 pub mod restore;
 pub mod retain;
 pub mod sample;

@@ -1,9 +1,9 @@
 //! How often a target is asked: every call is a request, and a list one for each page.
 
+use crate::format::layout::ObjectKey;
 use crate::ops::Interrupt;
 use crate::ops::backup::{Backup, backup};
 use crate::repo::{Repository, testing};
-use crate::format::layout::ObjectKey;
 use crate::source::Recipe;
 use crate::target::{Call, DirTarget, ObjectInfo, Operation, Put, RecordingTarget, Space, Target, TargetError};
 use crate::words::clock::{Clock, SystemClock};
@@ -133,7 +133,8 @@ fn what_is_asked_does_not_grow_with_the_number_of_versions() {
     let test = testing::create(&testing::small());
     let paged = Paged { inner: DirTarget::open(test.dir.path().join("target")), pages: Default::default() };
     let paged = Arc::new(paged);
-    let clock = Arc::new(crate::words::clock::TestClock::new(crate::words::stamp::Stamp::from_millis(1_795_372_262_000), 1));
+    let clock =
+        Arc::new(crate::words::clock::TestClock::new(crate::words::stamp::Stamp::from_millis(1_795_372_262_000), 1));
     let state = test.dir.path().join("other");
     let repo = testing::open_at(Arc::clone(&paged) as _, &state, Arc::default(), Arc::clone(&clock) as _).unwrap();
     let source = test.dir.path().join("source");
