@@ -25,6 +25,8 @@ class Contestant:
         self.room.mkdir(parents=True)
         self.repository = self.room / "repository"
         self.env = {**os.environ, "HOME": str(self.room)}
+        # rclone refuses to start with it, and nobody here needs it.
+        self.env.pop("AWS_CA_BUNDLE", None)
 
     def run(self, *argv, **kw):
         """Runs a command in the contestant's own environment; what it prints on stderr is shown when it fails."""

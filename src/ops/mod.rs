@@ -21,6 +21,8 @@ pub mod pull;
 pub mod rebuild;
 pub mod remove;
 pub mod repair;
+#[cfg(test)]
+mod request_tests;
 pub mod restore;
 pub mod retain;
 pub mod sample;

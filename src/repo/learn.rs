@@ -76,7 +76,7 @@ impl Core {
         }
     }
 
-    fn learn_fragments(&self, look: Look, unreadable: &mut Vec<String>) -> Result<bool, RepoError> {
+    pub(super) fn learn_fragments(&self, look: Look, unreadable: &mut Vec<String>) -> Result<bool, RepoError> {
         let known = self.catalog.known_fragments()?;
         let mut learned = false;
         let after = self.floor(layout::INDEX, look, known.last().map(FragmentId::as_bytes));

@@ -2,6 +2,7 @@
 
 use crate::format::layout;
 use crate::format::node::MapNode;
+use crate::repo::look::Look;
 use crate::repo::packer::Pending;
 use crate::repo::{Core, RepoError, Repository};
 use crate::seal::SealError;
@@ -80,6 +81,13 @@ impl Core {
                 Some(Pending::Stored(location)) => return self.read_copies(kind, id, [location], plain),
                 None => {}
             }
+            let copies = self.catalog.all_locations(id)?;
+            if !copies.is_empty() {
+                return self.read_copies(kind, id, copies, plain);
+            }
+        }
+        // A look at what is new may have missed the fragment that knows it: look at everything before saying that it is lost.
+        if self.target.is_paged() && self.learn_fragments(Look::Everything, &mut Vec::new())? {
             let copies = self.catalog.all_locations(id)?;
             if !copies.is_empty() {
                 return self.read_copies(kind, id, copies, plain);

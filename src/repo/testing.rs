@@ -52,13 +52,23 @@ pub fn create(settings: &keys::Settings) -> TestRepository {
 
 /// Opens the repository at a target. One that was just dropped may be held by its last jobs for another moment.
 pub fn open(target: Arc<dyn Target>, state: &Path, tally: Arc<Tally>) -> Result<Arc<Repository>, RepoError> {
+    open_at(target, state, tally, Arc::new(SystemClock))
+}
+
+/// As [`open`], with a clock.
+pub fn open_at(
+    target: Arc<dyn Target>,
+    state: &Path,
+    tally: Arc<Tally>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Repository>, RepoError> {
     let once = || {
         Repository::open(Settings {
             target: Arc::clone(&target),
             secret: secret(),
             state_dir: state.to_owned(),
             memory_bytes: 64 << 20,
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&clock),
             monitor: Arc::clone(&tally) as _,
             workers: 2,
             readers: 2,

@@ -25,7 +25,7 @@ class Distant(World):
             "AWS_SECRET_ACCESS_KEY": self.bucket.secret,
             "HOME": str(self.root),
         }
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "HTTP_PROXY", "http_proxy"):
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
             self.env.pop(name, None)
 
     def objects(self):
