@@ -7,8 +7,8 @@
 //! What can be missed, and why that is harmless: an object whose name was made by a clock that stood more than the margin behind,
 //! or that took longer than the margin to arrive. Servers of S3 refuse requests from clocks that are more than minutes off, and a
 //! put that takes hours has failed. Should one be missed all the same, it is found by the next look at everything, of which there is
-//! one in [`EVERYTHING_EACH`], by each rebuild, and when a block is wanted that no known fragment has. Nothing that is safe depends on it: the check of a version believes only
-//! entries of the index that it has, and the condemned list is always read whole.
+//! one in [`EVERYTHING_EACH`], by each rebuild, and when a block is wanted that no known fragment has. Nothing that is safe depends
+//! on it: the check of a version believes only entries of the index that it has, and the condemned list is always read whole.
 
 use crate::repo::{Core, RepoError};
 
