@@ -9,6 +9,7 @@
 
 use crate::control::given::SettingsError;
 use crate::source::Collection;
+use crate::source::lvm::Group;
 use crate::source::rbd::Pool;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -129,13 +130,18 @@ impl Table<'_> {
         let kind_line = self.values.get("kind").map_or(self.line, |(_, line)| *line);
         let collection = match self.need("kind")?.as_str() {
             "file" => Collection::File { root: self.path("path")? },
+            "lvm" => Collection::Lvm(Group {
+                group: self.need("group")?,
+                snapshot_size: self.take("snapshot-size"),
+                thin_pool: self.take("thin-pool"),
+            }),
             "rbd" => Collection::Rbd(Pool {
                 pool: self.need("pool")?,
                 namespace: self.take("namespace").unwrap_or_default(),
                 conf: if self.values.contains_key("conf") { Some(self.path("conf")?) } else { None },
                 user: self.take("user"),
             }),
-            other => return Err(self.failed(kind_line, format!("{other:?} is no kind of source: file, rbd"))),
+            other => return Err(self.failed(kind_line, format!("{other:?} is no kind of source: file, lvm, rbd"))),
         };
         match self.values.first_key_value() {
             Some((key, (_, line))) => Err(self.failed(*line, format!("a source of this kind has no {key:?}"))),

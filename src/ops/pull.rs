@@ -218,7 +218,12 @@ impl Flow<'_> {
     fn chunk(&self, chunk: &Range<u64>, buffer: &mut [u8]) -> Result<(), OpsError> {
         match self.pull.source.read_at(chunk.start, buffer) {
             Ok(()) => {}
-            Err(error) if error.is_bad_medium() => self.salvage(chunk.start, buffer)?,
+            Err(error) if error.is_bad_medium() => {
+                self.pull.source.check()?;
+                self.salvage(chunk.start, buffer)?;
+                // What ran full meanwhile has made everything since unreadable.
+                self.pull.source.check()?;
+            }
             Err(error) => return Err(error.into()),
         }
         self.pull.monitor.count(Counter::BytesRead, buffer.len() as u64);

@@ -3,6 +3,7 @@
 use crate::source::error::SourceError;
 use crate::source::file::{FileSource, Looked};
 use crate::source::file_destination::PART_SUFFIX;
+use crate::source::lvm::{self, Group, LvmVolume};
 use crate::source::rbd::{self, Pool, RbdImage};
 use crate::source::recipe::Recipe;
 use std::io;
@@ -18,6 +19,8 @@ pub enum Collection {
     },
     /// The images of a pool of a Ceph cluster, or of a namespace in it.
     Rbd(Pool),
+    /// The volumes of a volume group.
+    Lvm(Group),
 }
 
 /// What a path in a collection leads to.
@@ -34,6 +37,12 @@ impl Collection {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::File { root } => vec![("kind", "file".into()), ("path", root.to_string_lossy().into_owned())],
+            Self::Lvm(Group { group, snapshot_size, thin_pool }) => {
+                let mut settings = vec![("kind", "lvm".into()), ("group", group.clone())];
+                settings.extend(snapshot_size.as_ref().map(|size| ("snapshot-size", size.clone())));
+                settings.extend(thin_pool.as_ref().map(|pool| ("thin-pool", pool.clone())));
+                settings
+            }
             Self::Rbd(Pool { conf, user, pool, namespace }) => {
                 let mut settings = vec![("kind", "rbd".into()), ("pool", pool.clone())];
                 settings.extend((!namespace.is_empty()).then(|| ("namespace", namespace.clone())));
@@ -48,7 +57,8 @@ impl Collection {
     pub const fn may_hang(&self) -> bool {
         match self {
             Self::File { .. } => false,
-            Self::Rbd(_) => true,
+            // A command for each look, and a group whose disks hang.
+            Self::Rbd(_) | Self::Lvm(_) => true,
         }
     }
 
@@ -59,6 +69,10 @@ impl Collection {
     pub fn list(&self, dir: &str) -> Result<Vec<(String, ItemKind)>, SourceError> {
         match self {
             Self::File { root } => list_files(root, dir).map_err(failed(&root.join(dir))),
+            Self::Lvm(group) => {
+                let volumes = lvm::list(group)?.into_iter();
+                Ok(volumes.filter(|_| dir.is_empty()).map(|volume| (volume, ItemKind::Volume)).collect())
+            }
             Self::Rbd(pool) => {
                 let images = rbd::list(pool)?.into_iter();
                 Ok(images.filter(|_| dir.is_empty()).map(|image| (image, ItemKind::Volume)).collect())
@@ -73,8 +87,9 @@ impl Collection {
     pub fn find(&self, path: &str) -> Result<Option<ItemKind>, SourceError> {
         match self {
             Self::File { root } => find_file(root, path).map_err(failed(&root.join(path))),
-            Self::Rbd(_) if path.is_empty() => Ok(Some(ItemKind::Directory)),
-            Self::Rbd(_) if path.contains('/') || path.ends_with(PART_SUFFIX) => Ok(None),
+            Self::Rbd(_) | Self::Lvm(_) if path.is_empty() => Ok(Some(ItemKind::Directory)),
+            Self::Rbd(_) | Self::Lvm(_) if path.contains('/') || path.ends_with(PART_SUFFIX) => Ok(None),
+            Self::Lvm(group) => lvm::find(&volume_in(group, path)),
             Self::Rbd(pool) => rbd::find(&image_in(pool, path)),
         }
     }
@@ -86,6 +101,7 @@ impl Collection {
     pub fn look(&self, path: &str) -> Result<Looked, SourceError> {
         match self {
             Self::File { root } => FileSource::look(&file_path(root, path)),
+            Self::Lvm(group) => lvm::look(&volume_in(group, path)),
             Self::Rbd(pool) => rbd::look(&image_in(pool, path)),
         }
     }
@@ -94,9 +110,14 @@ impl Collection {
     pub fn recipe(&self, path: &str) -> Recipe {
         match self {
             Self::File { root } => Recipe::File { path: file_path(root, path) },
+            Self::Lvm(group) => Recipe::Lvm(volume_in(group, path)),
             Self::Rbd(pool) => Recipe::Rbd(image_in(pool, path)),
         }
     }
+}
+
+fn volume_in(group: &Group, path: &str) -> LvmVolume {
+    LvmVolume { group: group.clone(), volume: path.to_owned() }
 }
 
 /// `image` or `image@snapshot`.

@@ -77,6 +77,10 @@ impl Source for Hinted {
         self.inner.has_changed()
     }
 
+    fn check(&self) -> Result<(), SourceError> {
+        self.inner.check()
+    }
+
     fn snapshot_name(&self) -> Option<&str> {
         self.inner.snapshot_name()
     }

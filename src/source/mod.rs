@@ -16,6 +16,7 @@ pub mod file;
 pub mod file_destination;
 pub mod hinted;
 pub mod hints;
+pub mod lvm;
 mod nbd;
 mod page_cache;
 mod qemu;
@@ -87,6 +88,14 @@ pub trait Source: Send + Sync {
     /// Whether it was changed since it was opened, as far as it can tell. A snapshot never is.
     fn has_changed(&self) -> bool {
         false
+    }
+
+    /// Whether it still stands, when reading fails: a snapshot may have run full, which looks like a bad disk and is none.
+    ///
+    /// # Errors
+    /// What became of it.
+    fn check(&self) -> Result<(), SourceError> {
+        Ok(())
     }
 
     /// The snapshot it shows, when that is one of our own making that the next backup can be compared with.

@@ -1,6 +1,7 @@
 //! How to get to a volume: what is typed, configured and noted for later, as data.
 
 use crate::source::file::FileVolume;
+use crate::source::lvm::LvmVolume;
 use crate::source::qemu::QemuVolume;
 use crate::source::rbd::{self, RbdImage};
 use crate::source::{SourceError, Volume};
@@ -26,6 +27,8 @@ pub enum Recipe {
     },
     /// An image of a Ceph cluster.
     Rbd(RbdImage),
+    /// A logical volume.
+    Lvm(LvmVolume),
 }
 
 impl Recipe {
@@ -36,6 +39,9 @@ impl Recipe {
     pub fn parse(text: &str, here: &Path) -> Result<Self, SourceError> {
         if let Some(image) = text.strip_prefix("rbd://").or_else(|| text.strip_prefix("rbd:")) {
             return Ok(Self::Rbd(RbdImage::parse(image)?));
+        }
+        if let Some(volume) = text.strip_prefix("lvm:") {
+            return Ok(Self::Lvm(LvmVolume::parse(volume)?));
         }
         let path = text.strip_prefix("file://").or_else(|| text.strip_prefix("file:")).unwrap_or(text);
         if path.is_empty() {
@@ -65,6 +71,7 @@ impl Recipe {
         match self {
             Self::File { path } => Ok(Arc::new(FileVolume::new(path.clone()))),
             Self::Rbd(image) => rbd::volume(image),
+            Self::Lvm(volume) => Ok(Arc::new(volume.clone())),
             Self::Qemu { path, format } => Ok(Arc::new(QemuVolume::new(path.clone(), format.clone()))),
         }
     }
