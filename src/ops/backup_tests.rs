@@ -250,3 +250,101 @@ fn bad_blocks_of_the_base_are_read_again() {
     assert_eq!(read, 100 * BLOCK + 77);
     scene.assert_whole(&record);
 }
+
+/// A small generator (xorshift*, Vigna 2016), so that a seed repeats a run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end.max(1)
+    }
+
+    fn bytes(&mut self, len: u64) -> Vec<u8> {
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+/// Hundreds of incremental backups in a row against plain copies of the disk: whatever is patched, punched or cut off, and however
+/// its hints are put, every version is what the disk was.
+#[test]
+fn any_patches_holes_and_sizes_make_true_versions() {
+    const ROUNDS: usize = 300;
+    let given = std::env::var("BACKYFS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| u64::from_le_bytes(noise(8).try_into().unwrap())) | 1;
+    println!("BACKYFS_TEST_SEED={seed}");
+    let mut dice = Dice(seed);
+    let mut disk = dice.bytes(150_000);
+    let mut scene = scene(&disk);
+    scene.run().unwrap();
+    let mut made = Vec::new();
+    for round in 0..ROUNDS {
+        let mut hints: Vec<String> = Vec::new();
+        let mut hint = |from: u64, len: u64, exists: bool, dice: &mut Dice| {
+            let exists = if dice.below(2) == 0 { format!("{exists}") } else { format!("\"{exists}\"") };
+            hints.push(format!("{{\"offset\":{from},\"length\":{len},\"exists\":{exists}}}"));
+        };
+        // The size first: hints speak of the disk as it is now.
+        if dice.below(4) == 0 {
+            let size = match dice.below(3) {
+                0 => dice.below(40) * BLOCK,
+                1 => dice.below(160_000),
+                _ => (disk.len() as u64 + dice.below(9000)).saturating_sub(4500),
+            };
+            let before = disk.len() as u64;
+            disk.resize(size as usize, 0);
+            // A disk may grow by anything; nobody needs to hint at it.
+            if size > before && dice.below(2) == 0 {
+                let bytes = dice.bytes(size - before);
+                disk[before as usize..].copy_from_slice(&bytes);
+            }
+        }
+        let size = disk.len() as u64;
+        for _ in 0..dice.below(6) {
+            let from = dice.below(size.max(1)).min(size);
+            let len = match dice.below(3) {
+                0 => dice.below(600),
+                1 => BLOCK * dice.below(4),
+                _ => dice.below(30_000),
+            };
+            let end = (from + len).min(size);
+            if dice.below(3) == 0 {
+                disk[from as usize..end as usize].fill(0);
+                hint(from, end - from, false, &mut dice);
+            } else {
+                let bytes = dice.bytes(end - from);
+                disk[from as usize..end as usize].copy_from_slice(&bytes);
+                // Told exactly, in two overlapping parts, or with more around it; after a hole it was punched into.
+                let middle = from + dice.below(end - from + 1);
+                match dice.below(3) {
+                    0 => hint(from, end - from, true, &mut dice),
+                    1 => {
+                        hint(
+                            middle.saturating_sub(10).max(from),
+                            end - middle.saturating_sub(10).max(from),
+                            true,
+                            &mut dice,
+                        );
+                        hint(from, middle - from, true, &mut dice);
+                    }
+                    _ => {
+                        let wide = from.saturating_sub(dice.below(5000));
+                        hint(wide, (end + dice.below(5000)).min(size) - wide, true, &mut dice);
+                    }
+                }
+            }
+        }
+        scene.disk.set_len(size).unwrap();
+        scene.disk.write_all_at(&disk, 0).unwrap();
+        scene.hint(&format!("[{}]", hints.join(",")));
+        let record = scene.run().unwrap_or_else(|error| panic!("seed {seed}, round {round}: {error}")).record;
+        let wrong = scene.content(&record).iter().zip(&disk).position(|(a, b)| a != b);
+        assert_eq!((wrong, record.image.size_bytes), (None, size), "seed {seed}, round {round}, hints {hints:?}");
+        made.push((record, disk.clone()));
+    }
+    for (record, disk) in made {
+        assert!(scene.content(&record) == disk, "seed {seed}: version {} has changed", record.uid);
+    }
+}

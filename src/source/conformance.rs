@@ -86,6 +86,7 @@ pub fn restores_in_every_manner(volume: &dyn Volume) -> Vec<u8> {
     again.zero(&(zeroed.start as u64..zeroed.end as u64)).unwrap();
     expected[zeroed].fill(0);
     again.finish(&ATTRIBUTES).unwrap();
+    drop(again);
 
     // What exists is overwritten with consent only.
     for start in [Start::Anew, Start::Resume] {
@@ -97,6 +98,10 @@ pub fn restores_in_every_manner(volume: &dyn Volume) -> Vec<u8> {
         expected.fill(0);
     }
     fill(&*forced, &mut expected, 3);
+    forced.finish(&ATTRIBUTES).unwrap();
+    // What was finished can be written to and finished again.
+    expected[..512].fill(9);
+    forced.write(0, &expected[..512]).unwrap();
     forced.finish(&ATTRIBUTES).unwrap();
     expected
 }

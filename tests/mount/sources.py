@@ -1,0 +1,241 @@
+"""sources/: configured volumes as files, copied to and from the backups inside the daemon."""
+
+import errno
+import json
+import os
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+from lab.case import test
+from lab.shell import KIB, MIB, TIB, check, equal, eventually, needs, pattern, raises, same, sh
+
+
+def configure(w, tables, *options):
+    """Writes the configuration and mounts with it."""
+    config = w.root / "backyfs.toml"
+    config.write_text(tables)
+    w.env["BACKYFS_CONFIG"] = str(config)
+    w.run("init")
+    return w.up(*options)
+
+
+def images(w):
+    """A directory of images as the source `images`."""
+    at = w.root / "images"
+    (at / "host").mkdir(parents=True, exist_ok=True)
+    return at, f'[sources.images]\nkind = "file"\npath = "{at}"\n'
+
+
+@test(mounted=False)
+def an_image_is_copied_inside_the_mount(w, samples):
+    at, tables = images(w)
+    sh("cp", "--sparse=always", samples / "disk.img", at / "host" / "vm")
+    configure(w, tables)
+    source = w.mnt / "sources" / "images" / "host" / "vm"
+    equal(os.listdir(w.mnt / "sources"), ["images"], "what is configured")
+    equal(os.listdir(w.mnt / "sources" / "images"), ["host"], "its directories")
+    info, real = source.stat(), (at / "host" / "vm").stat()
+    equal((info.st_size, info.st_mtime_ns), (real.st_size, real.st_mtime_ns), "size and time")
+    check(info.st_blocks * 512 >= info.st_size, "it looks full, so that cp hands it to the daemon")
+    same(samples / "disk.img", source, "read through the kernel")
+    before = counter(w, "BytesRead")
+    sh("cp", source, w.incoming("vm"))
+    # Only the daemon's own reading is counted; what passes through the kernel is not.
+    check(counter(w, "BytesRead") - before >= real.st_blocks * 512 // 2, "the daemon did the copy")
+    same(samples / "disk.img", w.original("vm"))
+    with w.adds(64 * KIB):
+        sh("cp", source, w.incoming("vm"))
+    check(len(w.versions("vm")) == 2, "two versions")
+    # Nothing here can be changed.
+    for change in (lambda: open(source, "r+b"), lambda: open(source.parent / "new", "wb"), lambda: os.unlink(source), lambda: os.mkdir(source.parent / "d")):
+        with raises(errno.EROFS, errno.EPERM, errno.EACCES):
+            change()
+
+
+@test(mounted=False)
+def parts_at_odd_places(w, samples):
+    at, tables = images(w)
+    content = pattern("odd", 3 * MIB + 777)
+    (at / "vm").write_bytes(content)
+    configure(w, tables)
+    source = os.open(w.mnt / "sources" / "images" / "vm", os.O_RDONLY)
+    target = os.open(w.incoming("x"), os.O_RDWR | os.O_CREAT)
+    want = bytearray()
+    for frm, to, n in ((0, 0, MIB), (MIB + 1, MIB, 300_000), (262_144, 2 * MIB, MIB), (3 * MIB, 5 * MIB, 9 * MIB)):
+        done = 0
+        while got := os.copy_file_range(source, target, n - done, frm + done, to + done):
+            done += got
+            if done == n:
+                break
+        equal(done, min(n, len(content) - frm), "bytes copied")
+        want.extend(bytes(max(0, to + done - len(want))))
+        want[to : to + done] = content[frm : frm + done]
+    os.close(target), os.close(source)
+    check(w.original("x").read_bytes() == bytes(want), "published")
+
+
+@test(mounted=False)
+def restoring_makes_what_was_not_there(w, samples):
+    at, tables = images(w)
+    configure(w, tables, "-o", "restore-to-sources=new")
+    sh("cp", samples / "disk.img", w.incoming("vm"))
+    folder = w.mnt / "sources" / "images"
+    sh("cp", "--sparse=never", w.original("vm"), folder / "dense")
+    sh("cp", w.original("vm"), folder / "host" / "sparse")
+    for made in (at / "dense", at / "host" / "sparse"):
+        same(samples / "disk.img", made)
+        check(made.stat().st_blocks * 512 <= (samples / "disk.img").stat().st_blocks * 512 + MIB, f"{made} is sparse")
+    # What is there stays, and what is not whole is not there.
+    (at / "dense").write_bytes(b"precious")
+    check(sh("cp", w.original("vm"), folder / "dense", ok=False).returncode != 0, "an existing image is not overwritten")
+    check((at / "dense").read_bytes() == b"precious", "it is what it was")
+    writer = subprocess.Popen(["bash", "-c", 'exec 3> "$1"; head -c 3000000 /dev/urandom >&3; kill -9 $$', "bash", str(folder / "killed")])
+    writer.wait()
+    time.sleep(0.5)
+    check(not (at / "killed").exists() and not (folder / "killed").exists(), "a killed writer makes no image")
+    sh("cp", w.original("vm"), folder / "killed")
+    same(samples / "disk.img", at / "killed")
+
+
+@test(mounted=False)
+def restoring_over_what_is_there_by_force_only(w, samples):
+    at, tables = images(w)
+    (at / "vm").write_bytes(b"old")
+    configure(w, tables, "-o", "restore-to-sources=force")
+    sh("cp", samples / "disk.img", w.incoming("vm"))
+    with raises(errno.EPERM):
+        open(w.mnt / "sources" / "images" / "vm", "r+b")
+    sh("cp", "--sparse=never", w.original("vm"), w.mnt / "sources" / "images" / "vm")
+    same(samples / "disk.img", at / "vm")
+
+
+@test(mounted=False)
+def hints_of_a_huge_image(w, samples):
+    """What the issue of cost promises, in small: nothing hinted costs nothing, whatever the size."""
+    w.run("init")
+    disk = w.root / "disk"
+    with open(disk, "wb") as f:
+        f.truncate(TIB)
+        f.seek(300 * MIB)
+        f.write(pattern("huge", MIB))
+    w.run("backup", disk, "vm")
+    hints = w.root / "hints"
+    hints.write_text("[]")
+    with w.adds(64 * KIB):
+        start = time.monotonic()
+        w.run("backup", disk, "vm", "--hints", hints)
+        seconds = time.monotonic() - start
+    check(seconds < 5, f"empty hints on 1 TiB took {seconds:.1f} s")
+    with open(disk, "r+b") as f:
+        f.seek(TIB // 2 + 5)
+        f.write(b"changed")
+    hints.write_text(json.dumps([{"offset": TIB // 2 + 5, "length": 7, "exists": "true"}]))
+    uid = w.run("backup", disk, "vm", "--hints", hints).stdout.decode().strip()
+    out = w.root / "out"
+    w.run("restore", uid, out)
+    for at, n in ((300 * MIB, MIB), (TIB // 2, 4096), (TIB - 4096, 4096)):
+        with open(disk, "rb") as a, open(out, "rb") as b:
+            a.seek(at), b.seek(at)
+            check(a.read(n) == b.read(n), f"restored at {at}")
+
+
+# What follows needs a real cluster: tests/lab/ceph makes one, and CEPH_CONF names it.
+
+
+def rbd(*args, **kw):
+    return sh("rbd", *args, **kw)
+
+
+def snapshots(image):
+    return [row["name"] for row in json.loads(rbd("snap", "ls", "--format", "json", image).stdout or b"[]")]
+
+
+def pool(w):
+    """A namespace of its own in the pool `rbd`, as the source `ceph`."""
+    needs("rbd")
+    conf = os.environ.get("CEPH_CONF")
+    check(conf, "CEPH_CONF names no cluster")
+    name = f"t{os.getpid()}"
+    rbd("namespace", "create", f"rbd/{name}")
+    return f"rbd/{name}", f'[sources.ceph]\nkind = "rbd"\npool = "rbd"\nnamespace = "{name}"\nconf = "{conf}"\n'
+
+
+def patch(w, image, expected, offset, content):
+    """Changes an image as its virtual machine would, and what is expected of it. The file is what `rbd export-diff` writes."""
+    expected[offset : offset + len(content)] = content
+    difference = w.root / "patch"
+    difference.write_bytes(b"rbd diff v1\nw" + struct.pack("<QQ", offset, len(content)) + content + b"e")
+    rbd("import-diff", "--no-progress", difference, image)
+
+
+def holds(path, expected):
+    check(Path(path).read_bytes() == bytes(expected), f"{path} is what it should be")
+
+
+def counter(w, name):
+    """What the daemon has counted of something."""
+    text = (w.mnt / "status" / "counters").read_text()
+    return next((int(line.split()[1]) for line in text.splitlines() if line.split()[0] == name), 0)
+
+
+@test(mounted=False, seconds=400)
+def rbd_images_are_backed_up_by_what_changed(w, samples):
+    at, tables = pool(w)
+    rbd("import", samples / "disk.img", f"{at}/vm")
+    rbd("snap", "create", f"{at}/vm@theirs")
+    configure(w, tables)
+    source = w.mnt / "sources" / "ceph" / "vm"
+    equal(os.listdir(source.parent), ["vm"], "images of the pool")
+    sh("cp", source, w.incoming("vm"))
+    same(samples / "disk.img", w.original("vm"))
+    kept = w.read(w.uid("vm"), "snapshot_name")
+    check(kept.startswith("backyfs-"), f"the version names its snapshot: {kept!r}")
+    eventually("one snapshot is kept, theirs stays", lambda: sorted(snapshots(f"{at}/vm")) == sorted(["theirs", kept]))
+    # An incremental copy reads what changed, keeps its snapshot and drops the one before.
+    expected = bytearray((samples / "disk.img").read_bytes())
+    patch(w, f"{at}/vm", expected, 5 * MIB + 4096, b"A" * 4096)
+    before = counter(w, "BytesRead")
+    sh("cp", source, w.incoming("vm"))
+    check(counter(w, "BytesRead") - before <= 5 * MIB, f"{counter(w, 'BytesRead') - before} bytes were read")
+    holds(w.original("vm"), expected)
+    second = w.read(w.uid("vm"), "snapshot_name")
+    eventually("the newest snapshot is kept alone", lambda: sorted(snapshots(f"{at}/vm")) == sorted(["theirs", second]))
+    # The command does the same; what is not kept as a backup leaves nothing.
+    patch(w, f"{at}/vm", expected, 0, b"B" * 4096)
+    w.run("backup", "ceph:vm", "vm")
+    holds(w.original("vm"), expected)
+    holds(source, expected)
+    third = w.read(w.uid("vm"), "snapshot_name")
+    eventually("reading alone keeps no snapshot", lambda: sorted(snapshots(f"{at}/vm")) == sorted(["theirs", third]))
+    # Killed in the middle of it: the next run cleans up.
+    child = subprocess.Popen([w.binary, "backup", "--full", "ceph:vm", "other"], env=w.env)
+    time.sleep(0.3)
+    child.kill()
+    child.wait()
+    w.run("backup", "ceph:vm", "vm")
+    fourth = w.read(w.uid("vm"), "snapshot_name")
+    # It was killed before or after it published; only in the latter case its snapshot is a base.
+    others = [row["snapshot_name"] for row in w.json("ls", "other")] if (w.mnt / "by_name" / "other").exists() else []
+    left = set(snapshots(f"{at}/vm")) - {"theirs", fourth}
+    check(left <= set(others), f"left behind: {left}")
+
+
+@test(mounted=False, seconds=400)
+def rbd_images_are_restored(w, samples):
+    at, tables = pool(w)
+    configure(w, tables, "-o", "restore-to-sources=new")
+    sh("cp", samples / "disk.img", w.incoming("vm"))
+    folder = w.mnt / "sources" / "ceph"
+    sh("cp", "--sparse=never", w.original("vm"), folder / "dense")
+    sh("cp", w.original("vm"), folder / "sparse")
+    w.run("restore", "vm", "ceph:by-command")
+    for name in ("dense", "sparse", "by-command"):
+        out = w.root / name
+        rbd("export", f"{at}/{name}", out)
+        same(samples / "disk.img", out, name)
+        out.unlink()
+    check(w.run("restore", "vm", "ceph:dense", ok=False).returncode == 1, "an existing image is refused")
+    w.run("restore", "vm", "ceph:dense", "--force")
+    equal(sorted(os.listdir(folder)), ["by-command", "dense", "sparse"], "nothing unfinished is left")
