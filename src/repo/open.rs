@@ -4,7 +4,10 @@ use crate::catalog::Catalog;
 use crate::format::layout::{self, Object};
 use crate::repo::buffers::BufferPool;
 use crate::repo::cache::BlockCache;
+use crate::repo::claims::DraftClaims;
+use crate::repo::disk_cache::{CacheSettings, DiskCache};
 use crate::repo::fetch::ReadAhead;
+use crate::repo::host;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
 use crate::repo::read::{Loads, REREADS};
@@ -27,6 +30,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Memory for caches and buffers, in bytes.
     pub memory_bytes: u64,
+    /// A cache of the target on the local disk.
+    pub cache: Option<CacheSettings>,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
     /// Is told what happens.
@@ -130,7 +135,7 @@ impl Repository {
     /// # Errors
     /// When there is no repository, the secret opens no slot, the format is newer, or the state directory fails.
     pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
-        let Settings { target, secret, state_dir, memory_bytes, clock, monitor, workers, readers } = settings;
+        let Settings { target, secret, state_dir, memory_bytes, cache, clock, monitor, workers, readers } = settings;
         let (Locks { header: header_bytes, rings, .. }, sealer) = unlock(&*target, &secret, &clock)?;
         let header = sealer.header().clone();
         let state_dir = state_dir.join(header.repo.to_string());
@@ -139,8 +144,11 @@ impl Repository {
         std::fs::create_dir_all(&state_dir)
             .map_err(|source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) })?;
         let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);
-        let host = catalog.host_id()?;
-        let memory = MemoryPlan::divide(memory_bytes);
+        let state = |source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) };
+        let host = host::identity(&state_dir, catalog.host_id()?).map_err(state)?;
+        let claims = DraftClaims::open(&state_dir).map_err(state)?;
+        let memory = MemoryPlan::divide(memory_bytes, cache.is_some());
+        let disk_cache = cache.map(|cache| DiskCache::new(&cache, header.repo, &memory));
         let pack_bytes = usize::try_from(header.pack_size_bytes).unwrap_or(usize::MAX);
         let packer = Packer::start(PackerParts {
             target: Arc::clone(&target),
@@ -164,6 +172,8 @@ impl Repository {
             blocks: BlockCache::new(memory.block_cache),
             nodes: BlockCache::new(memory.node_cache),
             loads: Loads::default(),
+            said: parking_lot::Mutex::default(),
+            disk_cache,
         });
         let threads = |source| RepoError::State { path: "threads".into(), source: Arc::new(source) };
         let depth = (memory.pipeline / 2 / block).clamp(2, 256);
@@ -174,6 +184,7 @@ impl Repository {
             buffers: BufferPool::new(block, (memory.pipeline / block).clamp(4, 1024)),
             core,
             memory,
+            claims,
             state_dir,
         }))
     }
