@@ -176,17 +176,19 @@ pub(super) fn bad_packs(tables: &Tables, txn: &RoTxn, id: &BlockId) -> Result<Ve
     Ok(packs)
 }
 
-/// Before everything is learnt anew: what only reports said goes with them.
-pub(super) fn clear_reported(tables: &Tables, txn: &mut RwTxn) -> Result<(), Fault> {
-    let mut reported = Vec::new();
-    for row in tables.bad_copies.iter(txn)? {
+/// Gives new tables what was noted here and is on no target.
+pub(super) fn take_over(old: &Tables, new: &Tables, txn: &mut RwTxn) -> Result<(), Fault> {
+    let mut noted = Vec::new();
+    for row in old.bad_copies.iter(txn)? {
         let (key, row) = row?;
-        if row.first() == Some(&REPORTED) {
-            reported.push(key.to_vec());
+        if row.first() == Some(&NOTED) {
+            noted.push((key.to_vec(), row.to_vec()));
         }
     }
-    for key in reported {
-        tables.bad_copies.delete(txn, &key)?;
+    for (key, row) in noted {
+        if new.bad_copies.get(txn, &key)?.is_none() {
+            new.bad_copies.put(txn, &key, &row)?;
+        }
     }
-    Ok(tables.damage.clear(txn)?)
+    Ok(())
 }

@@ -17,6 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// table to itself, and more of them cost little (measured: 1.3 million blocks a second either way).
 const BLOCKS_PER_COMMIT: usize = 10_000;
 
+/// Key of `facts`.
+const CHANGES: &[u8] = b"index changes";
+
 /// What the catalog knows of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackSummary {
@@ -121,7 +124,23 @@ impl Catalog {
         if self.knows_fragment(fragment)? {
             return Ok(());
         }
+        self.absorb_anew(fragment, packs)
+    }
+
+    /// Like [`Catalog::absorb_fragment`], even if it seems to be known.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn absorb_anew(&self, fragment: FragmentId, packs: &[PackContents]) -> Result<(), CatalogError> {
         self.absorb(packs, |tables, txn| Ok(tables.fragments.put(txn, fragment.as_bytes(), &[])?))
+    }
+
+    /// Counts how often locations were added, by whichever process: equal answers mean that none were in between.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn index_changes(&self) -> Result<u64, CatalogError> {
+        self.store.read(changes)
     }
 
     /// Learns what packs hold without a fragment that says so: a rebuild from packs alone.
@@ -209,6 +228,8 @@ impl Catalog {
             let chunk = chunks.next().unwrap_or_default();
             let is_last = chunks.peek().is_none();
             self.store.write(|tables, txn| {
+                let changes = changes(tables, txn)? + 1;
+                tables.facts.put(txn, CHANGES, &changes.to_be_bytes())?;
                 let numbers =
                     packs.iter().map(|pack| enter(tables, txn, pack.borrow())).collect::<Result<Vec<_>, _>>()?;
                 for (id, place) in chunk {
@@ -222,6 +243,17 @@ impl Catalog {
             }
         }
     }
+}
+
+fn changes(tables: &Tables, txn: &RoTxn) -> Result<u64, Fault> {
+    let count = tables.facts.get(txn, CHANGES)?;
+    count.map_or(Ok(0), |count| key::array(count, 0, "facts").map(u64::from_be_bytes))
+}
+
+/// New tables go on counting where the old ones were, so that a change is seen as one.
+pub(super) fn take_over(old: &Tables, new: &Tables, txn: &mut RwTxn) -> Result<(), Fault> {
+    let count = changes(old, txn)?.max(changes(new, txn)?) + 1;
+    Ok(new.facts.put(txn, CHANGES, &count.to_be_bytes())?)
 }
 
 /// Blocks of packs as rows of `locations`, with the position in `packs` where the pack's number will stand.

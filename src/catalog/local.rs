@@ -2,10 +2,12 @@
 
 use crate::catalog::error::CatalogError;
 use crate::catalog::store::Fault;
-use crate::catalog::{Catalog, key};
+use crate::catalog::tables::Tables;
+use crate::catalog::{Catalog, key, lookup};
 use crate::words::clock::{Clock, ClockExt};
 use crate::words::ids::HostId;
 use crate::words::name::Name;
+use heed::RoTxn;
 use sha2::{Digest, Sha256};
 
 const HOST_ID: &[u8] = b"host id";
@@ -42,13 +44,20 @@ impl Catalog {
         })
     }
 
-    /// Hides a name in `incoming/`.
+    /// Hides a name in `incoming/`, until it has a version that is newer than its newest is now, whoever publishes it.
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub fn hide_name(&self, name: &Name) -> Result<(), CatalogError> {
         let text = name.as_str().as_bytes();
-        self.store.write_durably(|tables, txn| Ok(tables.hidden.put(txn, &Sha256::digest(text), text)?))
+        self.store.write_durably(|tables, txn| {
+            let mut row = [text, &[0]].concat();
+            if let Some((created, uid)) = lookup::newest_moment(tables, txn, name)? {
+                row.extend_from_slice(&key::time_bytes(created));
+                row.extend_from_slice(uid.as_bytes());
+            }
+            Ok(tables.hidden.put(txn, &Sha256::digest(text), &row)?)
+        })
     }
 
     /// Shows a name again. Costs no commit when it was not hidden.
@@ -56,11 +65,12 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn unhide_name(&self, name: &Name) -> Result<(), CatalogError> {
-        if !self.is_hidden(name)? {
+        let key = Sha256::digest(name.as_str().as_bytes());
+        if self.store.read(|tables, txn| Ok(tables.hidden.get(txn, &key)?.is_none()))? {
             return Ok(());
         }
         self.store.write_durably(|tables, txn| {
-            tables.hidden.delete(txn, &Sha256::digest(name.as_str().as_bytes()))?;
+            tables.hidden.delete(txn, &key)?;
             Ok(())
         })
     }
@@ -71,7 +81,10 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn is_hidden(&self, name: &Name) -> Result<bool, CatalogError> {
         let key = Sha256::digest(name.as_str().as_bytes());
-        self.store.read(|tables, txn| Ok(tables.hidden.get(txn, &key)?.is_some()))
+        self.store.read(|tables, txn| match tables.hidden.get(txn, &key)? {
+            None => Ok(false),
+            Some(row) => Ok(still_hidden(tables, txn, row)?.is_some()),
+        })
     }
 
     /// Every hidden name, sorted.
@@ -81,9 +94,9 @@ impl Catalog {
     pub fn hidden(&self) -> Result<Vec<Name>, CatalogError> {
         let mut names = self.store.read(|tables, txn| {
             let rows = tables.hidden.iter(txn)?;
-            rows.map(|row| {
-                let name = std::str::from_utf8(row?.1).ok().and_then(|text| Name::new(text).ok());
-                name.ok_or_else(|| Fault::Corrupt("a hidden name is none".to_owned()))
+            rows.filter_map(|row| match row {
+                Ok((_, row)) => still_hidden(tables, txn, row).transpose(),
+                Err(error) => Some(Err(error.into())),
             })
             .collect::<Result<Vec<_>, _>>()
         })?;
@@ -137,6 +150,18 @@ impl Catalog {
             Ok(())
         })
     }
+}
+
+/// The name in a row of `hidden`; `None` when a version has come since that is newer than the newest was then.
+fn still_hidden(tables: &Tables, txn: &RoTxn, row: &[u8]) -> Result<Option<Name>, Fault> {
+    // Names hold no zero byte.
+    let (text, then) = row.split_at(row.iter().position(|byte| *byte == 0).unwrap_or(row.len()));
+    let name = std::str::from_utf8(text).ok().and_then(|text| Name::new(text).ok());
+    let name = name.ok_or_else(|| Fault::Corrupt("a hidden name is none".to_owned()))?;
+    let then = then.get(1..).filter(|then| then.len() == key::MOMENT_LEN);
+    let then = then.map(|then| key::moment(then, "hidden")).transpose()?;
+    let now = lookup::newest_moment(tables, txn, &name)?;
+    Ok((now <= then).then_some(name))
 }
 
 /// A key that cannot be mistaken for one of this layer.

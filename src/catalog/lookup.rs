@@ -215,6 +215,13 @@ pub(super) fn named(tables: &Tables, txn: &RoTxn, tree: Tree, name: &Name) -> Re
     rows.map(|row| key::moment(row?.0, "named")).collect()
 }
 
+/// The newest version of a name and its moment.
+pub(super) fn newest_moment(tables: &Tables, txn: &RoTxn, name: &Name) -> Result<Option<(Stamp, Uid)>, Fault> {
+    let Some(node) = names::find(tables, txn, Tree::Versions, name)? else { return Ok(None) };
+    let last = tables.named.rev_prefix_iter(txn, &node.to_be_bytes())?.next();
+    last.map(|row| key::moment(row?.0, "named")).transpose()
+}
+
 fn newest(
     tables: &Tables,
     txn: &RoTxn,

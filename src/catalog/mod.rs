@@ -16,6 +16,7 @@ mod listed;
 mod local;
 mod lookup;
 mod names;
+mod rebuild;
 mod records;
 mod scrubbed;
 mod standing;
@@ -31,14 +32,16 @@ pub use index::PackSummary;
 pub use listed::VersionSummary;
 pub use local::META_KEY_MAX_BYTES;
 pub use names::Child;
+pub use rebuild::Rebuild;
 pub use standing::Standing;
 pub use stored::KnownRecord;
 
 use crate::words::clock::Clock;
+use heed::{RoTxn, RwTxn};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use store::{Fault, Store};
+use store::{Fault, Side, Store};
 use tables::Tables;
 
 /// How the tables are laid out; another number means that this program cannot read them.
@@ -48,7 +51,28 @@ const LAYOUT_KEY: &[u8] = b"layout";
 /// An open catalog. Clones share it; one process opens a directory once. Not to be used across a fork.
 #[derive(Clone)]
 pub struct Catalog {
+    store: View,
+}
+
+/// A set of derived tables of the store.
+#[derive(Clone)]
+struct View {
     store: Arc<Store>,
+    side: Side,
+}
+
+impl View {
+    fn read<T>(&self, job: impl Fn(&Tables, &RoTxn) -> Result<T, Fault>) -> Result<T, CatalogError> {
+        self.store.read(self.side, job)
+    }
+
+    fn write<T>(&self, job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>) -> Result<T, CatalogError> {
+        self.store.write(self.side, job)
+    }
+
+    fn write_durably<T>(&self, job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>) -> Result<T, CatalogError> {
+        self.store.write_durably(job)
+    }
 }
 
 impl Catalog {
@@ -65,23 +89,12 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::open`].
     pub fn open_with_map(dir: &Path, clock: &dyn Clock, initial_map_bytes: usize) -> Result<Self, CatalogError> {
-        let catalog = Self { store: Arc::new(Store::open(dir, initial_map_bytes)?) };
+        let store = Arc::new(Store::open(dir, initial_map_bytes)?);
+        let catalog = Self { store: View { store, side: Side::Used } };
         catalog.check_layout()?;
         catalog.make_host_id(clock)?;
+        catalog.end_abandoned_rebuild()?;
         Ok(catalog)
-    }
-
-    /// Empties everything that follows from the target, before it is learnt again. Other processes see an empty catalog until
-    /// then.
-    ///
-    /// # Errors
-    /// See [`CatalogError`].
-    pub fn clear(&self) -> Result<(), CatalogError> {
-        self.store.write(|tables, txn| {
-            damage::clear_reported(tables, txn)?;
-            tables.clear_derived(txn)?;
-            Ok(tables.facts.put(txn, LAYOUT_KEY, &LAYOUT.to_be_bytes())?)
-        })
     }
 
     /// Deletes the catalog in `dir`, damaged or not, with what was local in it.
@@ -97,7 +110,7 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn size_bytes(&self) -> Result<(u64, u64), CatalogError> {
-        self.store.sizes()
+        self.store.store.sizes()
     }
 
     fn check_layout(&self) -> Result<(), CatalogError> {
@@ -107,7 +120,9 @@ impl Catalog {
         }
         match layout {
             None | Some(LAYOUT) => Ok(()),
-            Some(other) => Err(self.store.describe(Fault::Corrupt(format!("its layout is {other}, not {LAYOUT}")))),
+            Some(other) => {
+                Err(self.store.store.describe(Fault::Corrupt(format!("its layout is {other}, not {LAYOUT}"))))
+            }
         }
     }
 }
@@ -119,6 +134,6 @@ fn layout(tables: &Tables, txn: &heed::RoTxn) -> Result<Option<u32>, Fault> {
 
 impl fmt::Debug for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Catalog").field("dir", &self.store.dir()).finish()
+        f.debug_struct("Catalog").field("dir", &self.store.store.dir()).finish()
     }
 }

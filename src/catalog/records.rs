@@ -44,11 +44,21 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn set_verdict(&self, uid: Uid, verdict: Verdict) -> Result<(), CatalogError> {
+        self.set_verdicts(&[(uid, verdict)])
+    }
+
+    /// Learns several verdicts in one transaction.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn set_verdicts(&self, verdicts: &[(Uid, Verdict)]) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
-            if stored::has_tombstone(tables, txn, uid)? {
-                return Ok(());
+            for (uid, verdict) in verdicts {
+                if !stored::has_tombstone(tables, txn, *uid)? {
+                    raise(tables, txn, *uid, *verdict)?;
+                }
             }
-            raise(tables, txn, uid, verdict)
+            Ok(())
         })
     }
 

@@ -46,6 +46,8 @@ pub(super) enum Fault {
     Lmdb(heed::Error),
     /// What was read makes no sense.
     Corrupt(String),
+    /// The tables being rebuilt are not being rebuilt any more.
+    GivenUp,
 }
 
 impl From<heed::Error> for Fault {
@@ -56,7 +58,43 @@ impl From<heed::Error> for Fault {
 
 struct Opened {
     env: Env,
-    tables: Tables,
+    sets: [Tables; 2],
+}
+
+/// Which set of derived tables a job is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The one that is used. While a rebuild goes on, what is written goes into both.
+    Used,
+    /// The one that a rebuild fills.
+    Rebuilt,
+}
+
+/// What `local` says about the sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sets {
+    /// Which is used.
+    pub(super) used: u8,
+    /// Whether the other is being filled.
+    pub(super) rebuilding: bool,
+}
+
+impl Sets {
+    const KEY: &'static [u8] = b"sets";
+
+    /// Reads it; a new catalog uses the first.
+    pub(super) fn get(tables: &Tables, txn: &RoTxn) -> Result<Self, Fault> {
+        match tables.local.get(txn, Self::KEY)? {
+            None => Ok(Self { used: 0, rebuilding: false }),
+            Some(&[used @ 0..=1, rebuilding @ 0..=1]) => Ok(Self { used, rebuilding: rebuilding == 1 }),
+            Some(_) => Err(Fault::Corrupt("it does not say which tables are used".to_owned())),
+        }
+    }
+
+    /// Writes it.
+    pub(super) fn put(self, tables: &Tables, txn: &mut RwTxn) -> Result<(), Fault> {
+        Ok(tables.local.put(txn, Self::KEY, &[self.used, u8::from(self.rebuilding)])?)
+    }
 }
 
 /// An open environment and its tables.
@@ -80,27 +118,62 @@ impl Store {
         &self.dir
     }
 
-    /// Runs `job` in a read transaction.
-    pub(super) fn read<T>(&self, job: impl Fn(&Tables, &RoTxn) -> Result<T, Fault>) -> Result<T, CatalogError> {
+    /// Runs `job` in a read transaction on a set of tables.
+    pub(super) fn read<T>(
+        &self,
+        side: Side,
+        job: impl Fn(&Tables, &RoTxn) -> Result<T, Fault>,
+    ) -> Result<T, CatalogError> {
         self.attempt(|opened| {
             let txn = opened.env.read_txn()?;
-            job(&opened.tables, &txn)
+            let (tables, _) = opened.choose(side, &txn)?;
+            job(tables, &txn)
         })
     }
 
-    /// Runs `job` in a write transaction and commits it; nothing of it remains when it fails.
-    pub(super) fn write<T>(&self, job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>) -> Result<T, CatalogError> {
-        self.attempt(|opened| opened.write(&job))
+    /// Runs `job` in a write transaction and commits it; nothing of it remains when it fails. While a rebuild goes on, a job on
+    /// the tables that are used is run on the others as well, so that nothing is lost when they take over.
+    pub(super) fn write<T>(
+        &self,
+        side: Side,
+        job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>,
+    ) -> Result<T, CatalogError> {
+        self.attempt(|opened| {
+            let mut txn = opened.env.write_txn()?;
+            let (tables, also) = opened.choose(side, &txn)?;
+            let value = job(tables, &mut txn)?;
+            if let Some(also) = also {
+                job(also, &mut txn)?;
+            }
+            txn.commit()?;
+            Ok(value)
+        })
     }
 
-    /// Like [`Self::write`], and waits until no power cut can undo it.
+    /// Runs `job` on local tables and waits until no power cut can undo it.
     pub(super) fn write_durably<T>(
         &self,
         job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>,
     ) -> Result<T, CatalogError> {
         self.attempt(|opened| {
-            let value = opened.write(&job)?;
+            let mut txn = opened.env.write_txn()?;
+            let (tables, _) = opened.choose(Side::Used, &txn)?;
+            let value = job(tables, &mut txn)?;
+            txn.commit()?;
             opened.env.force_sync()?;
+            Ok(value)
+        })
+    }
+
+    /// Runs a job that changes which set is used; it is given both.
+    pub(super) fn switch<T>(
+        &self,
+        job: impl Fn(&[Tables; 2], &mut RwTxn) -> Result<T, Fault>,
+    ) -> Result<T, CatalogError> {
+        self.attempt(|opened| {
+            let mut txn = opened.env.write_txn()?;
+            let value = job(&opened.sets, &mut txn)?;
+            txn.commit()?;
             Ok(value)
         })
     }
@@ -179,6 +252,7 @@ impl Store {
         let path = self.dir.clone();
         let problem = match fault {
             Fault::Corrupt(problem) => problem,
+            Fault::GivenUp => return CatalogError::Busy { path, problem: "another process has ended this rebuild" },
             Fault::Lmdb(heed::Error::Io(source)) if is_full(&source, &path) => return CatalogError::NoSpace { path },
             Fault::Lmdb(heed::Error::Io(source)) => return CatalogError::Io { path, source },
             Fault::Lmdb(heed::Error::EnvAlreadyOpened) => {
@@ -207,23 +281,27 @@ impl Opened {
             // SAFETY: the environment was opened just now and has no transaction yet.
             unsafe { env.resize(initial_map_bytes)? };
         }
-        let tables = loop {
+        let sets = loop {
             match Tables::open(&env) {
                 // SAFETY: the failed transaction has ended, and nobody else knows this environment yet.
                 Err(heed::Error::Mdb(MdbError::MapResized)) => unsafe { env.resize(0)? },
                 // SAFETY: likewise.
                 Err(heed::Error::Mdb(MdbError::MapFull)) => unsafe { env.resize(env.info().map_size * 2)? },
-                tables => break tables?,
+                sets => break sets?,
             }
         };
-        Ok(Self { env, tables })
+        Ok(Self { env, sets })
     }
 
-    fn write<T>(&self, job: impl Fn(&Tables, &mut RwTxn) -> Result<T, Fault>) -> Result<T, Fault> {
-        let mut txn = self.env.write_txn()?;
-        let value = job(&self.tables, &mut txn)?;
-        txn.commit()?;
-        Ok(value)
+    /// The tables of a side, and those to which a change of them goes as well.
+    fn choose(&self, side: Side, txn: &RoTxn) -> Result<(&Tables, Option<&Tables>), Fault> {
+        let Sets { used, rebuilding } = Sets::get(&self.sets[0], txn)?;
+        let (used, other) = (&self.sets[usize::from(used)], &self.sets[usize::from(1 - used)]);
+        match side {
+            Side::Used => Ok((used, rebuilding.then_some(other))),
+            Side::Rebuilt if rebuilding => Ok((other, None)),
+            Side::Rebuilt => Err(Fault::GivenUp),
+        }
     }
 }
 
@@ -290,23 +368,23 @@ mod tests {
     fn an_environment_that_had_to_be_closed_is_opened_by_the_next_call() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), INITIAL_MAP_BYTES).unwrap();
-        store.write(|tables, txn| Ok(tables.local.put(txn, b"k", b"v")?)).unwrap();
+        store.write(Side::Used, |tables, txn| Ok(tables.local.put(txn, b"k", b"v")?)).unwrap();
         *store.gate.write() = None;
-        let value = store.read(|tables, txn| Ok(tables.local.get(txn, b"k")?.map(<[u8]>::to_vec))).unwrap();
+        let value = store.read(Side::Used, |tables, txn| Ok(tables.local.get(txn, b"k")?.map(<[u8]>::to_vec))).unwrap();
         assert_eq!(value.as_deref(), Some(&b"v"[..]));
         store.recover(Fault::Lmdb(heed::Error::Mdb(MdbError::Panic)), 0).unwrap();
-        store.write(|tables, txn| Ok(tables.local.put(txn, b"k", b"w")?)).unwrap();
+        store.write(Side::Used, |tables, txn| Ok(tables.local.put(txn, b"k", b"w")?)).unwrap();
     }
 
     #[test]
     fn a_failed_job_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), INITIAL_MAP_BYTES).unwrap();
-        let failed = store.write(|tables, txn| {
+        let failed = store.write(Side::Used, |tables, txn| {
             tables.local.put(txn, b"k", b"v")?;
             Err::<(), _>(Fault::Corrupt("half way".to_owned()))
         });
         assert!(matches!(failed, Err(CatalogError::Corrupt { .. })));
-        assert!(store.read(|tables, txn| Ok(tables.local.get(txn, b"k")?.is_none())).unwrap());
+        assert!(store.read(Side::Used, |tables, txn| Ok(tables.local.get(txn, b"k")?.is_none())).unwrap());
     }
 }

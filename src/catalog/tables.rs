@@ -20,16 +20,17 @@
 //! | `nodes` | parent node u64, component | node u64, names u32, children u32 | a directory of names: its children are neighbours in order of bytes; node 0 is the root of versions, 1 of drafts |
 //! | `named` | node u64, time 8, uid 16 | standing u8 (1: complete) | the versions of one name, oldest first; the newest complete one from the end |
 //! | `tags` | tag, a zero byte, time 8, uid 16 | | the versions of one tag, oldest first; all tags by skipping from one to the next |
-//! | `facts` | text | next node number, layout of the catalog | never |
+//! | `facts` | text | next node number, layout of the catalog, how often the index changed | never |
 //! | `damage` | damage report id 16 | the report | `damage_reports`, compared with a listing of the target |
 //! | `bad_copies` | block id 32, pack id 32 | origin u8 (0: noted here, 1: reported), text: what is wrong | the bad copies of one block: is it damaged |
 //! | `scrubbed` | pack id 32 | time 8: when this host last read all of it | `scrubbed`, sorted by time afterwards |
 //! | `findings` | uid 16 | text: how this host's last scrub found the version | `found_versions` |
-//! | `hidden` | SHA-256 of a name | the name | `hidden` |
-//! | `local` | text | host id, what callers keep | never |
+//! | `hidden` | SHA-256 of a name | the name, a zero byte, time 8 and uid 16 of its newest version when it was hidden | `hidden` |
+//! | `local` | text | host id, which set is used, what callers keep | never |
 //!
-//! `scrubbed`, `findings`, `hidden`, `local` and those `bad_copies` that were noted here are known on this host only; everything
-//! else follows from the target.
+//! `scrubbed`, `findings`, `hidden`, `local` and those `bad_copies` that were noted here are known on this host only. Everything else
+//! follows from the target and is there twice: one set is used, the other is for a rebuild (`rebuild.rs`), and `local` says which
+//! is which.
 //!
 //! [`Stamp`]: crate::words::stamp::Stamp
 
@@ -39,78 +40,90 @@ use heed::{CommitOrAbort, DatabaseFlags, Env, RwTxn};
 /// A table: bytes to bytes; keys and rows have their codecs in [`super::key`] and beside their users.
 pub(super) type Table = heed::Database<'static, Bytes, Bytes>;
 
+/// Whether the target can give back what a table holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It follows from the target: there are two of it, so that one can be made anew while the other is used.
+    Derived,
+    /// Known here only: there is one.
+    Local,
+}
+
 macro_rules! tables {
-    ($($field:ident $flags:expr;)*) => {
-        /// Handles of all tables.
+    ($($field:ident $origin:ident $flags:expr;)*) => {
+        /// Handles of all tables: the local ones and one set of the derived ones.
         #[derive(Clone, Copy)]
         pub(super) struct Tables {
             $(pub(super) $field: Table,)*
         }
 
-        const SPECS: &[(&str, DatabaseFlags)] = &[$((stringify!($field), $flags),)*];
+        const SPECS: &[(&str, Origin, DatabaseFlags)] = &[$((stringify!($field), Origin::$origin, $flags),)*];
 
         impl Tables {
-            /// How many there are.
-            pub(super) const COUNT: u32 = SPECS.len() as u32;
-
             fn from_array([$($field),*]: [Table; SPECS.len()]) -> Self {
                 Self { $($field),* }
+            }
+
+            fn derived(&self) -> impl Iterator<Item = Table> {
+                let all = [$(self.$field),*];
+                all.into_iter().zip(SPECS).filter(|(_, spec)| spec.1 == Origin::Derived).map(|(table, _)| table)
             }
         }
     };
 }
 
 tables! {
-    packs DatabaseFlags::empty();
-    pack_numbers DatabaseFlags::empty();
-    locations DatabaseFlags::DUP_SORT.union(DatabaseFlags::DUP_FIXED);
-    fragments DatabaseFlags::empty();
-    batches DatabaseFlags::empty();
-    condemned DatabaseFlags::empty();
-    checked DatabaseFlags::empty();
-    records DatabaseFlags::empty();
-    entries DatabaseFlags::empty();
-    tombstones DatabaseFlags::empty();
-    listed DatabaseFlags::empty();
-    nodes DatabaseFlags::empty();
-    named DatabaseFlags::empty();
-    tags DatabaseFlags::empty();
-    facts DatabaseFlags::empty();
-    damage DatabaseFlags::empty();
-    bad_copies DatabaseFlags::empty();
-    scrubbed DatabaseFlags::empty();
-    findings DatabaseFlags::empty();
-    hidden DatabaseFlags::empty();
-    local DatabaseFlags::empty();
+    packs Derived DatabaseFlags::empty();
+    pack_numbers Derived DatabaseFlags::empty();
+    locations Derived DatabaseFlags::DUP_SORT.union(DatabaseFlags::DUP_FIXED);
+    fragments Derived DatabaseFlags::empty();
+    batches Derived DatabaseFlags::empty();
+    condemned Derived DatabaseFlags::empty();
+    checked Derived DatabaseFlags::empty();
+    records Derived DatabaseFlags::empty();
+    entries Derived DatabaseFlags::empty();
+    tombstones Derived DatabaseFlags::empty();
+    listed Derived DatabaseFlags::empty();
+    nodes Derived DatabaseFlags::empty();
+    named Derived DatabaseFlags::empty();
+    tags Derived DatabaseFlags::empty();
+    facts Derived DatabaseFlags::empty();
+    damage Derived DatabaseFlags::empty();
+    bad_copies Derived DatabaseFlags::empty();
+    scrubbed Local DatabaseFlags::empty();
+    findings Local DatabaseFlags::empty();
+    hidden Local DatabaseFlags::empty();
+    local Local DatabaseFlags::empty();
 }
 
 impl Tables {
-    /// Opens every table, making those that do not exist.
-    pub(super) fn open(env: &Env) -> heed::Result<Self> {
-        let tables = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
-            let mut tables = Vec::with_capacity(SPECS.len());
-            for (name, flags) in SPECS {
-                let mut options = opener.database_options().types::<Bytes, Bytes>();
-                tables.push(options.name(name).flags(*flags).create(txn)?);
+    /// Most tables there are in a catalog.
+    pub(super) const COUNT: u32 = 2 * SPECS.len() as u32;
+
+    /// Opens both sets, making what does not exist.
+    pub(super) fn open(env: &Env) -> heed::Result<[Self; 2]> {
+        let sets = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
+            let mut tables = Vec::with_capacity(2 * SPECS.len());
+            for set in 0..2 {
+                for (name, origin, flags) in SPECS {
+                    let name =
+                        if set == 1 && *origin == Origin::Derived { format!("{name} 2") } else { (*name).into() };
+                    let mut options = opener.database_options().types::<Bytes, Bytes>();
+                    tables.push(options.name(&name).flags(*flags).create(txn)?);
+                }
             }
-            let tables: [_; SPECS.len()] = tables.try_into().expect("one table for each name");
+            let tables: [_; 2 * SPECS.len()] = tables.try_into().expect("two for each name");
             Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
         })?;
-        Ok(Self::from_array(tables.unwrap_commit()))
+        let all = sets.unwrap_commit();
+        let (first, second) = all.split_at(SPECS.len());
+        let set = |tables: &[Table]| Self::from_array(tables.try_into().expect("one table for each name"));
+        Ok([set(first), set(second)])
     }
 
     /// Empties everything that follows from the target.
     pub(super) fn clear_derived(&self, txn: &mut RwTxn) -> heed::Result<()> {
-        let Self { packs, pack_numbers, locations, fragments, batches, condemned, checked, records, entries, .. } =
-            self;
-        for table in [packs, pack_numbers, locations, fragments, batches, condemned, checked, records, entries] {
-            table.clear(txn)?;
-        }
-        let Self { tombstones, listed, nodes, named, tags, facts, .. } = self;
-        for table in [tombstones, listed, nodes, named, tags, facts] {
-            table.clear(txn)?;
-        }
-        Ok(())
+        self.derived().try_for_each(|table| table.clear(txn))
     }
 }
 
@@ -122,6 +135,6 @@ mod tests {
     fn the_table_at_the_head_of_this_file_names_every_table() {
         let rows = include_str!("tables.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         let documented: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
-        assert_eq!(documented, SPECS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        assert_eq!(documented, SPECS.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
     }
 }

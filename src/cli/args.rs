@@ -69,6 +69,15 @@ pub struct Globals {
     /// Unfinished copies in incoming/ go after this [default: 7]
     #[arg(long, global = true, value_name = "DAYS")]
     pub draft_expire_days: Option<String>,
+    /// How often a mount learns what other hosts did, 0 for never [default: 60s]
+    #[arg(long, global = true, value_name = "TIME")]
+    pub refresh_interval: Option<String>,
+    /// Keep what is read from the target on the local disk, up to this much [default: 0, nothing]
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub cache_size: Option<String>,
+    /// Where that is kept [default: `cache` in the state directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<String>,
     /// Log of the daemon [default: `backyfs.log` in the state directory]
     #[arg(long, global = true, value_name = "FILE")]
     pub log_file: Option<String>,
@@ -108,6 +117,9 @@ impl Globals {
             (Key::TemporaryNames, &self.temporary_names),
             (Key::CommitTimeout, &self.commit_timeout),
             (Key::DraftExpireDays, &self.draft_expire_days),
+            (Key::RefreshInterval, &self.refresh_interval),
+            (Key::CacheSize, &self.cache_size),
+            (Key::CacheDir, &self.cache_dir),
             (Key::LogFile, &self.log_file),
             (Key::AllowOther, &self.allow_other),
             (Key::RestoreToSources, &self.restore_to_sources),
@@ -128,6 +140,8 @@ pub enum Verb {
     Umount(Umount),
     /// Repository, target, space, unfinished copies, mounts
     Status,
+    /// Learn at once what other hosts did; a mount shows it then, too
+    Refresh,
     /// Back up a file or a block device; prints the uid of the version
     Backup(Backup),
     /// Restore a version to a file, a block device, or - for standard output
@@ -152,7 +166,7 @@ pub enum Verb {
     Protect(Many),
     /// Allow versions to be deleted again
     Unprotect(Many),
-    /// Delete versions
+    /// Delete versions, or drafts by their uid
     Rm(Rm),
     /// Read what is stored, find damage, mark what it concerns
     Scrub(Scrub),
@@ -168,6 +182,8 @@ pub enum Verb {
     Key(KeyArgs),
     /// Seal everything new under a new key; with --migrate, everything old as well
     Rekey(Rekey),
+    /// Copy another host's unfinished draft into this host's incoming/
+    Adopt(Adopt),
     /// Write a version's metadata as JSON
     Export(Export),
     /// Publish an exported version again, while its blocks are there
@@ -345,10 +361,10 @@ pub struct Expire {
 
 #[derive(Debug, Args)]
 pub struct Rm {
-    /// Which: a uid, the beginning of one, or NAME@DATE
+    /// Which: a uid, the beginning of one, or NAME@DATE; of a draft its whole uid
     #[arg(required = true, value_name = "VERSION")]
     pub versions: Vec<String>,
-    /// Delete young versions, too (never protected ones)
+    /// Delete young versions, too (never protected ones), and drafts of other hosts
     #[arg(long, short)]
     pub force: bool,
 }
@@ -485,6 +501,12 @@ pub struct KeyPasswd {
     /// File with the new passphrase, instead of typing it
     #[arg(long, value_name = "FILE")]
     pub new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// Its uid, as `status` lists it
+    pub draft: String,
 }
 
 #[derive(Debug, Args)]

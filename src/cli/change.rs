@@ -5,6 +5,7 @@ use crate::cli::args::{Expire, Many, Rm, Tags};
 use crate::cli::output;
 use crate::cli::progress::line;
 use crate::cli::setup::{Context, Open};
+use crate::ops::discard;
 use crate::ops::label::{self, label};
 use crate::ops::listing::VersionRow;
 use crate::ops::remove::{self, Consent, Options};
@@ -77,13 +78,26 @@ pub fn rm(context: &Context, args: &Rm) -> anyhow::Result<()> {
     let consent = if args.force { Consent::Forced } else { Consent::Plain };
     let options = Options { consent, protect_younger: settings.protect_younger, open_handles: 0 };
     let mut uids: Vec<Uid> = Vec::new();
+    let mut drafts = Vec::new();
     for spec in &args.versions {
+        if let Some(draft) = discard::plan(&repo, spec, consent)? {
+            drafts.push(draft);
+            continue;
+        }
         uids.push(label::resolve_for_removal(&repo, spec)?);
     }
     uids.sort_unstable();
     uids.dedup();
     let plan: Vec<_> = uids.into_iter().map(|uid| remove::plan(&repo, uid, &options)).collect::<Result<_, _>>()?;
     let mut removed = Vec::new();
+    for draft in drafts {
+        let (uid, name) = (draft.uid().to_string(), draft.name().to_string());
+        draft.execute(&repo)?;
+        if !context.globals.quiet && !context.globals.json {
+            line(&format!("draft {uid} of {name} was removed"));
+        }
+        removed.push(uid);
+    }
     for removal in plan {
         let uid = removal.uid().to_string();
         removal.execute(&repo)?;

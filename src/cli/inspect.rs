@@ -13,6 +13,8 @@ use crate::ops::scrub;
 use crate::ops::statistics::{self, TotalRow};
 use crate::ops::status;
 use crate::ops::usage::{Grouping, Usage, usage};
+use crate::repo::Repository;
+use crate::repo::disk_cache::{CacheSettings, DiskCache};
 use crate::words::name::Name;
 use serde::Serialize;
 
@@ -295,6 +297,21 @@ struct FullStatus {
     status: status::Status,
     /// Where it is mounted on this machine.
     mounts: Vec<String>,
+    /// The cache on the local disk; its hits and misses are in `status/counters` of a mount.
+    cache: Option<CacheRow>,
+}
+
+#[derive(Serialize)]
+struct CacheRow {
+    dir: String,
+    limit_bytes: u64,
+    bytes: u64,
+    files: u64,
+}
+
+fn cache_row(cache: CacheSettings, repo: &Repository) -> CacheRow {
+    let (bytes, files) = DiskCache::usage(&cache, repo.id());
+    CacheRow { dir: cache.dir.display().to_string(), limit_bytes: cache.limit_bytes, bytes, files }
 }
 
 /// `backyfs status`.
@@ -306,16 +323,18 @@ pub fn status(context: &Context) -> anyhow::Result<()> {
     let source = settings.target.to_string();
     let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && mount.source == source);
     let mounts: Vec<String> = mounts.map(|mount| mount.mountpoint.display().to_string()).collect();
-    let full = FullStatus { status: status::status(&repo)?, mounts };
+    let cache = settings.cache().map(|cache| cache_row(cache, &repo));
+    let full = FullStatus { status: status::status(&repo)?, mounts, cache };
     if context.globals.json {
         output::json(&full)?;
         return Ok(());
     }
-    let FullStatus { status, mounts } = full;
+    let FullStatus { status, mounts, cache } = full;
     let trouble = match (status.invalid, status.incomplete) {
         (0, 0) => String::new(),
         (invalid, incomplete) => format!(" ({invalid} damaged, {incomplete} incomplete)"),
     };
+    let host = status.host;
     let mut text = facts(&[
         ("repository", format!("{} of {}", status.repository, status.created)),
         ("target", status.target),
@@ -326,11 +345,16 @@ pub fn status(context: &Context) -> anyhow::Result<()> {
         ("damaged blocks", status.damaged_blocks.to_string()),
         ("mounted at", if mounts.is_empty() { "nowhere".into() } else { mounts.join(", ") }),
         ("state", format!("{}, catalog {}", status.state_dir, show_bytes(status.catalog_bytes))),
-        ("host", status.host),
+        ("host", host.clone()),
     ]);
+    if let Some(cache) = cache {
+        let (held, limit) = (show_bytes(cache.bytes), show_bytes(cache.limit_bytes));
+        text += &facts(&[("cache", format!("{held} of {limit} in {}", cache.dir))]);
+    }
     for draft in status.drafts {
         let state = draft.broken.map_or_else(|| "unfinished".to_owned(), |reason| format!("broken: {reason}"));
-        text += &format!("draft: {} {} {} {state}\n", draft.written, draft.name, show_bytes(draft.size_bytes));
+        let whose = if draft.host == host { String::new() } else { format!(" of host {}: {}", draft.host, draft.uid) };
+        text += &format!("draft: {} {} {} {state}{whose}\n", draft.written, draft.name, show_bytes(draft.size_bytes));
     }
     for overlay in status.overlays {
         let name = overlay.name.unwrap_or_else(|| "removed by another host".into());

@@ -11,6 +11,7 @@ mod key;
 mod mount;
 mod output;
 mod progress;
+mod refresh;
 mod repair;
 mod retain;
 mod scrub;
@@ -49,6 +50,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Mount(args) => done(mount::mount(context, &args)),
         Verb::Umount(args) => done(mount::umount(context, &args)),
         Verb::Status => done(inspect::status(context)),
+        Verb::Refresh => refresh::refresh(context),
         Verb::Backup(args) => data::backup(context, &args),
         Verb::Restore(args) => data::restore(context, &args),
         Verb::Ls(args) => done(inspect::ls(context, &args)),
@@ -65,6 +67,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Due(args) => done(retain::due(context, &args)),
         Verb::Sla(args) => retain::sla(context, &args),
         Verb::Prune(args) => done(retain::prune(context, &args)),
+        Verb::Adopt(args) => done(refresh::adopt(context, &args)),
         Verb::Export(args) => done(exchange::export(context, &args)),
         Verb::Import(args) => done(exchange::import(context, &args)),
         Verb::Scrub(args) => scrub::scrub(context, &args),

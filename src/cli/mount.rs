@@ -14,6 +14,7 @@ use crate::fuse::daemon::{Place, ServeOptions, Served, serve};
 use crate::fuse::options::{Audience, MountOptions};
 use crate::fuse::{pidfile, umount};
 use crate::ops::OpsError;
+use crate::target::Coherence;
 use crate::words::clock::Clock;
 use crate::words::monitor::{Counter, Monitor, Tally};
 use std::sync::Arc;
@@ -49,6 +50,9 @@ pub fn mount(context: &Context, args: &Mount) -> anyhow::Result<()> {
     // Whatever can be found wrong by reading is told from here, with its exit code; no thread has been started yet.
     tell_recovery(&settings, session::make_embedded(&settings, &context.clock)?.as_deref());
     session::probe(&settings)?;
+    if let Coherence::Doubtful(why) = session::target(&settings)?.coherence() {
+        line(&doubt(&why));
+    }
     let place =
         if args.foreground { Place::Foreground } else { Place::Background { log: Some(settings.log_file.clone()) } };
     let run_dir = pidfile::run_dir(&settings.state_dir);
@@ -64,6 +68,14 @@ pub fn mount(context: &Context, args: &Mount) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What to do about a target that several hosts should not share as it is.
+fn doubt(why: &str) -> String {
+    format!(
+        "warning: {why}: a host may not see what others wrote to this target. When several hosts share it by NFS, mount it with \
+         actimeo=0,lookupcache=none"
+    )
+}
+
 /// Runs in the daemon.
 fn make(
     settings: &Settings,
@@ -73,6 +85,9 @@ fn make(
     let tally = Arc::new(Tally::default());
     let monitor: Arc<dyn Monitor> = Arc::new(DaemonMonitor(Arc::clone(&tally)));
     let repo = session::open(settings, clock, &monitor)?;
+    if let Coherence::Doubtful(why) = repo.coherence() {
+        tracing::warn!("{}", doubt(&why));
+    }
     repo.refresh()?;
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let options = FsOptions {
@@ -97,6 +112,7 @@ fn make(
             gid,
         },
         settings: settings.clone(),
+        refresh_interval: settings.refresh_interval,
         tally,
     };
     let operations: Arc<dyn Operations> = FileSystem::new(repo, options, kernel)?;

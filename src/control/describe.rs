@@ -30,6 +30,9 @@ impl Settings {
         line(Key::TemporaryNames, self.temporary.patterns().to_vec().into());
         line(Key::CommitTimeout, format!("{}s", self.commit_timeout.as_secs()).into());
         line(Key::DraftExpireDays, (self.draft_expire.as_secs() / 86_400).to_string().into());
+        line(Key::RefreshInterval, format!("{}s", self.refresh_interval.map_or(0, |every| every.as_secs())).into());
+        line(Key::CacheSize, self.cache_bytes.to_string().into());
+        line(Key::CacheDir, path(&self.cache_dir));
         line(Key::LogFile, path(&self.log_file));
         line(Key::AllowOther, self.allow_other.into());
         let s3 = &self.s3;
@@ -115,6 +118,9 @@ mod tests {
             text(Key::TemporaryNames, "*.part,*.tmp"),
             text(Key::CommitTimeout, "90s"),
             text(Key::DraftExpireDays, "4"),
+            text(Key::RefreshInterval, "5m"),
+            text(Key::CacheSize, "2G"),
+            text(Key::CacheDir, "/c"),
             text(Key::AllowOther, "yes"),
             text(Key::S3Endpoint, "http://127.0.0.1:1"),
             text(Key::S3Region, "eu-west-1"),

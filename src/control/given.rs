@@ -20,6 +20,9 @@ pub enum Key {
     TemporaryNames,
     CommitTimeout,
     DraftExpireDays,
+    RefreshInterval,
+    CacheSize,
+    CacheDir,
     LogFile,
     AllowOther,
     S3Endpoint,
@@ -42,7 +45,7 @@ pub enum Key {
 
 impl Key {
     /// Every one.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::Config,
         Self::Target,
         Self::StateDir,
@@ -56,6 +59,9 @@ impl Key {
         Self::TemporaryNames,
         Self::CommitTimeout,
         Self::DraftExpireDays,
+        Self::RefreshInterval,
+        Self::CacheSize,
+        Self::CacheDir,
         Self::LogFile,
         Self::AllowOther,
         Self::S3Endpoint,
@@ -92,6 +98,9 @@ impl Key {
             Self::TemporaryNames => "temporary-names",
             Self::CommitTimeout => "commit-timeout",
             Self::DraftExpireDays => "draft-expire-days",
+            Self::RefreshInterval => "refresh-interval",
+            Self::CacheSize => "cache-size",
+            Self::CacheDir => "cache-dir",
             Self::LogFile => "log-file",
             Self::AllowOther => "allow-other",
             Self::S3Endpoint => "s3-endpoint",
@@ -141,6 +150,7 @@ impl Key {
                 | Self::StateDir
                 | Self::KeyFile
                 | Self::PassphraseFile
+                | Self::CacheDir
                 | Self::LogFile
                 | Self::S3CredentialsFile
                 | Self::S3CaFile

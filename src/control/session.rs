@@ -236,6 +236,7 @@ fn open_with(
         secret,
         state_dir: settings.state_dir.clone(),
         memory_bytes: settings.memory_bytes,
+        cache: settings.cache(),
         clock: Arc::clone(clock),
         monitor: Arc::clone(monitor),
         workers: cores,

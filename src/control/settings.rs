@@ -9,6 +9,7 @@ use crate::control::{retention, s3, sizes, sources_file};
 use crate::ops::remove::PROTECT_YOUNGER_DEFAULT;
 use crate::ops::retain::{KeepRules, NameRule, Policy, Zone};
 use crate::repo::MemoryPlan;
+use crate::repo::disk_cache::CacheSettings;
 use crate::target::s3::Settings as S3Settings;
 use crate::target::{Limits, OpenOptions, Requests, TargetSpec};
 use crate::words::name::TemporaryNames;
@@ -41,6 +42,12 @@ pub struct Settings {
     pub commit_timeout: Duration,
     /// Drafts that were never published expire after this.
     pub draft_expire: Duration,
+    /// How often a mount learns what other hosts did; `None`: only when it is told to.
+    pub refresh_interval: Option<Duration>,
+    /// Bytes of the cache on the local disk; 0: there is none.
+    pub cache_bytes: u64,
+    /// Where it lies.
+    pub cache_dir: PathBuf,
     /// Where the daemon writes its log.
     pub log_file: PathBuf,
     /// Whether other users may use the mount.
@@ -107,6 +114,14 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The cache on the local disk, if one is wanted.
+    pub fn cache(&self) -> Option<CacheSettings> {
+        let (dir, limit_bytes) = (self.cache_dir.clone(), self.cache_bytes);
+        (limit_bytes > 0).then_some(CacheSettings { dir, limit_bytes })
+    }
+}
+
 fn mount_option(option: &str) -> Result<Given, SettingsError> {
     let (name, text) = option.split_once('=').unwrap_or((option, "yes"));
     let key = Key::from_name(name).ok_or_else(|| SettingsError::MountOption(option.to_owned()))?;
@@ -148,6 +163,11 @@ fn from_values(values: &Values<'_>, surroundings: &Surroundings, tables: Policy)
         temporary: TemporaryNames::new(values.get(Key::TemporaryNames, values::parse_patterns)?.unwrap_or_default()),
         commit_timeout: values.get(Key::CommitTimeout, values::parse_timeout)?.unwrap_or(Duration::from_secs(600)),
         draft_expire: days(values.get(Key::DraftExpireDays, values::parse_days)?.unwrap_or(7)),
+        refresh_interval: values
+            .get(Key::RefreshInterval, values::parse_interval)?
+            .unwrap_or(Some(Duration::from_secs(60))),
+        cache_bytes: values.get(Key::CacheSize, values::parse_cache)?.unwrap_or(0),
+        cache_dir: values.path(Key::CacheDir)?.unwrap_or_else(|| state_dir.join("cache")),
         log_file: values.path(Key::LogFile)?.unwrap_or_else(|| state_dir.join("backyfs.log")),
         allow_other: values.get(Key::AllowOther, values::parse_switch)?.unwrap_or(false),
         restore_to_sources: values.get(Key::RestoreToSources, parse_restore)?.unwrap_or(RestoreToSources::No),

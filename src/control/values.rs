@@ -4,6 +4,7 @@ use crate::control::given::{Given, Key, Origin, SettingsError};
 use crate::control::sources_file;
 use crate::control::{retention, sizes};
 use crate::repo::MemoryPlan;
+use crate::repo::disk_cache::DiskCache;
 use crate::target::TargetSpec;
 use crate::target::s3::Style;
 use std::collections::BTreeMap;
@@ -79,6 +80,8 @@ fn check(given: &Given) -> Result<(), SettingsError> {
         Key::DraftExpireDays => parse_days(text).map(drop),
         Key::TemporaryNames => parse_patterns(text).map(drop),
         Key::CommitTimeout => parse_timeout(text).map(drop),
+        Key::RefreshInterval => parse_interval(text).map(drop),
+        Key::CacheSize => parse_cache(text).map(drop),
         Key::AllowOther => parse_switch(text).map(drop),
         Key::RestoreToSources => sources_file::parse_restore(text).map(drop),
         Key::UploadLimit | Key::DownloadLimit => parse_rate(text).map(drop),
@@ -146,6 +149,24 @@ pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
     match sizes::parse_seconds(text)? {
         Duration::ZERO => Err("a commit takes longer than no time at all".into()),
         timeout => Ok(timeout),
+    }
+}
+
+/// Zero and `never` turn it off.
+pub(super) fn parse_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text.trim() == "never" {
+        return Ok(None);
+    }
+    Ok(Some(sizes::parse_seconds(text)?).filter(|interval| !interval.is_zero()))
+}
+
+/// Zero turns it off.
+pub(super) fn parse_cache(text: &str) -> Result<u64, String> {
+    match sizes::parse_bytes(text)? {
+        bytes if (1..DiskCache::MIN_BYTES).contains(&bytes) => {
+            Err(format!("{text} is too little: at least 64M, or 0 for none"))
+        }
+        bytes => Ok(bytes),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::control::Settings;
 use crate::fs::errno::Errno;
+use crate::fs::follow::Follower;
 use crate::fs::incoming::{GraftSource, Incoming, IncomingOptions};
 use crate::fs::nodes::{Node, Nodes, StatusFile, VersionFile};
 use crate::fs::promises;
@@ -39,6 +40,8 @@ pub struct FsOptions {
     pub sources: SourcesOptions,
     /// The settings in force, for `status/config`, and what of them can change.
     pub settings: Settings,
+    /// How often it learns what other hosts did.
+    pub refresh_interval: Option<Duration>,
     /// Counts what happens, for `status/counters`.
     pub tally: Arc<Tally>,
 }
@@ -54,6 +57,8 @@ pub struct FileSystem {
     next_fh: AtomicU64,
     uid: u32,
     gid: u32,
+    /// Ends with it.
+    _follower: Follower,
 }
 
 /// What a directory held when it was opened.
@@ -85,6 +90,7 @@ impl FileSystem {
         // What a crash left of snapshots goes without anybody waiting for it: a cluster may be out of reach.
         let tidied = Arc::clone(&repo);
         std::thread::Builder::new().name("tidy".into()).spawn(move || snapshots::tidy(&tidied))?;
+        let follower = Follower::start(&repo, options.refresh_interval)?;
         Ok(Arc::new(Self {
             repo,
             nodes: Nodes::default(),
@@ -95,6 +101,7 @@ impl FileSystem {
             next_fh: AtomicU64::new(1),
             uid,
             gid,
+            _follower: follower,
         }))
     }
 

@@ -2,6 +2,7 @@
 
 pub mod errno;
 pub mod filesystem;
+mod follow;
 pub mod incoming;
 pub mod nodes;
 pub mod process;

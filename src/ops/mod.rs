@@ -3,14 +3,19 @@
 pub mod automatic;
 pub mod backup;
 pub mod base;
+#[cfg(test)]
+mod cache_tests;
 pub mod commit;
 pub mod compare;
 #[cfg(test)]
 mod crash_tests;
+pub mod discard;
 pub mod due;
 pub mod error;
 #[cfg(test)]
 mod flaky_tests;
+#[cfg(test)]
+mod hosts_tests;
 mod interrupt;
 pub mod label;
 pub mod listing;

@@ -41,7 +41,10 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct DraftRow {
+    pub uid: String,
     pub name: String,
+    /// The host that writes it.
+    pub host: String,
     pub size_bytes: u64,
     /// When it was last made durable.
     pub written: String,
@@ -105,6 +108,8 @@ fn drafts(repo: &Repository) -> Result<Vec<DraftRow>, OpsError> {
     let confirmed = records.into_iter().filter(|(_, verdict)| *verdict == Verdict::Confirmed);
     Ok(confirmed
         .map(|(record, _)| DraftRow {
+            uid: record.uid.to_string(),
+            host: record.host.to_string(),
             name: record.attributes.name.to_string(),
             size_bytes: record.image.size_bytes,
             written: record.created.to_seconds_text(),

@@ -72,11 +72,15 @@ impl Repository {
         self.core.catalog.version(uid)?.ok_or_else(|| RepoError::NoSuchVersion { spec: uid.to_string() })
     }
 
-    /// Checks that a name does not need a file and a directory in one place.
+    /// Checks that a new name does not need a file and a directory in one place. One that has versions stands, whatever other
+    /// hosts have made beside it.
     ///
     /// # Errors
     /// [`RepoError::NameCollision`].
     pub fn check_name(&self, name: &Name) -> Result<(), RepoError> {
+        if self.core.catalog.name_exists(name)? {
+            return Ok(());
+        }
         match self.core.catalog.collision(name)? {
             Some(other) => Err(RepoError::NameCollision { name: name.to_string(), other: other.to_string() }),
             None => Ok(()),

@@ -1,10 +1,9 @@
 //! The check between publishing a record and acknowledging it (GC rule 4): every block and map node of the image has a copy
 //! in a pack that is not condemned; what has none is copied out or the check fails.
 
-use crate::format::frame::FrameKind;
 use crate::format::node::MapNode;
-use crate::format::{condemned, layout};
-use crate::repo::{RepoError, Repository, object_id};
+use crate::repo::learn::Learner;
+use crate::repo::{RepoError, Repository};
 use crate::words::geometry::FANOUT;
 use crate::words::ids::{BlockId, CondemnedFingerprint};
 use crate::words::record::{BlockKind, ImageRef};
@@ -29,7 +28,7 @@ impl Repository {
         loop {
             // First the index, then the whole list: a location learnt from the index and condemned since must be seen.
             self.learn_index()?;
-            let entries = self.core.catalog.known_fragments()?;
+            let index = self.core.catalog.index_changes()?;
             let list = self.learn_condemned()?;
             let mut walk = Walk { repo: self, list, stored: 0, seen: HashMap::new() };
             if !walk.is_known_good(image)? {
@@ -46,9 +45,10 @@ impl Repository {
                 walk.node(image.root, depth.root_level(), &good)?;
             }
             if walk.stored == 0 {
-                // Repeat until a pass stored nothing and no index entry arrived after the list was read. Others of this host put
-                // entries into the catalog all the time; what counts is whether it has more than before the list.
-                if self.core.catalog.known_fragments()? == entries || self.learn_condemned()? == list {
+                // Repeat until a pass stored nothing and no index entry arrived after the list was read: other processes learn into
+                // the same catalog while this one walks (GC rule 13). An entry that did arrive is as good as the others when
+                // the list, read again, is still the same.
+                if self.core.catalog.index_changes()? == index || self.learn_condemned()? == list {
                     return Ok(list);
                 }
                 continue;
@@ -64,17 +64,10 @@ impl Repository {
     /// for the whole.
     pub fn learn_condemned(&self) -> Result<CondemnedFingerprint, RepoError> {
         let core = &self.core;
-        let known = core.catalog.known_batches()?;
-        for info in core.target.list(layout::CONDEMNED)? {
-            let Some(batch) = layout::parse_condemned(&info.key) else { continue };
-            if known.contains(&batch) {
-                continue;
-            }
-            let plain = core
-                .get_opened(FrameKind::Condemned, &info.key, object_id(batch.as_bytes(), &[]))?
-                .map_err(RepoError::seal(info.key.as_str()))?;
-            let packs = condemned::decode(&plain).map_err(RepoError::format(info.key.as_str()))?;
-            core.catalog.absorb_batch(batch, &packs)?;
+        let mut learner = Learner::new(core, &core.catalog);
+        learner.condemned()?;
+        if let Some(sign) = learner.rolled_back {
+            self.rebuild_after(&sign)?;
         }
         Ok(core.catalog.fingerprint()?)
     }

@@ -7,6 +7,8 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::{damage, layout};
+use crate::repo::learn::Learner;
+use crate::repo::rollback::is_absent;
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::words::clock::ClockExt;
 use crate::words::damage::DamageReport;
@@ -98,25 +100,27 @@ impl Core {
         self.target.put(&layout::damage(id), &[&sealed])?;
         Ok(self.catalog.absorb_damage(id, &report)?)
     }
+}
 
+impl Learner<'_> {
     /// Learns reports that are new, and forgets those that were taken back.
-    pub(super) fn learn_damage(&self, unreadable: &mut Vec<String>) -> Result<(), RepoError> {
+    pub(super) fn damage(&mut self) -> Result<(), RepoError> {
         let mut known: BTreeSet<DamageId> = self.catalog.damage_reports()?.into_keys().collect();
-        for info in self.target.list(layout::DAMAGE)? {
+        for info in self.core.target.list(layout::DAMAGE)? {
             let Some(id) = layout::parse_damage(&info.key) else { continue };
             if known.remove(&id) {
                 continue;
             }
             let object = object_id(id.as_bytes(), &[]);
-            let Some(plain) = self.fetch(FrameKind::Damage, &info.key, object, unreadable)? else { continue };
+            let Some(plain) = self.fetch(FrameKind::Damage, &info.key, object)? else { continue };
             match damage::decode(&plain) {
                 Ok(report) => self.catalog.absorb_damage(id, &report)?,
-                Err(error) => unreadable.push(format!("{}: {error}", info.key)),
+                Err(error) => self.learned.unreadable.push(format!("{}: {error}", info.key)),
             }
         }
         for id in known {
             // One that another process of this host wrote after the list was read is there.
-            if matches!(self.target.get(&layout::damage(id)), Err(crate::target::TargetError::NotFound { .. })) {
+            if is_absent(&*self.core.target, &layout::damage(id))? {
                 self.catalog.forget_damage(id)?;
             }
         }

@@ -87,6 +87,18 @@ pub enum RepoError {
         /// The one that exists.
         other: String,
     },
+    /// No draft has this uid.
+    #[error("no draft has the uid {uid} (see `backyfs status`)")]
+    NoSuchDraft {
+        /// As given.
+        uid: Uid,
+    },
+    /// This host has a draft of that name already.
+    #[error("this host has a draft of {name:?} already: finish it or remove it first")]
+    DraftExists {
+        /// The name.
+        name: String,
+    },
     /// The state directory cannot be used.
     #[error("state directory {path}: {source}")]
     State {

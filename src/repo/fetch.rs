@@ -59,7 +59,16 @@ impl Core {
                 continue;
             }
             let load = self.loads.begin_now(id);
-            match (load, self.packer.pending_in(id), self.catalog.locations(id)) {
+            let pending = self.packer.pending_in(id);
+            if load.is_some()
+                && pending.is_none()
+                && let Some(plain) = self.block_from_disk(id)
+            {
+                self.monitor.count(Counter::CacheMisses, 1);
+                take(at, Ok(self.keep(*id, plain)));
+                continue;
+            }
+            match (load, pending, self.catalog.locations(id)) {
                 (Some(load), None, Ok(locations)) if !locations.is_empty() => {
                     wanted.push(Wanted { at, id: *id, location: locations[0], load });
                 }
@@ -116,6 +125,7 @@ impl Core {
                     continue;
                 }
                 self.monitor.count(Counter::CacheMisses, 1);
+                self.keep_on_disk(&id, frame);
                 let block = self.keep(id, plain);
                 drop(load);
                 take(at, Ok(block));

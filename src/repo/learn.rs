@@ -1,19 +1,22 @@
 //! Learning what is on the target: other hosts write there too, and a lost catalog is made anew from it.
 
+use crate::catalog::Catalog;
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
-use crate::format::{attribute, fragment, record, removed};
+use crate::format::{attribute, condemned, fragment, record, removed};
 use crate::repo::look::Look;
 use crate::repo::read::REREADS;
+use crate::repo::rollback::{RolledBack, is_absent};
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::seal::SealError;
 use crate::target::TargetError;
-use crate::words::ids::{EntryId, FragmentId, Uid};
-use crate::words::record::{RecordKind, Verdict};
+use crate::words::attribute::AttributeEntry;
+use crate::words::ids::{BatchId, EntryId, FragmentId, Uid};
+use crate::words::record::{Record, RecordKind, Verdict};
 use std::collections::HashSet;
 
 /// What a [`Repository::refresh`] found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Learned {
     /// Records that were new.
     pub records: u64,
@@ -21,34 +24,48 @@ pub struct Learned {
     pub removed: u64,
     /// Attribute entries that were new.
     pub entries: u64,
+    /// An object that this host knew and that is missing on the target: because of it the catalog was made anew.
+    pub rebuilt: Option<String>,
     /// Objects that could not be read, each with the reason. Everything else was learnt all the same.
     pub unreadable: Vec<String>,
 }
 
+const RECORD_KINDS: [RecordKind; 3] = [RecordKind::Version, RecordKind::Draft, RecordKind::Pin];
 /// How many objects that could not be read are named each time.
 const UNREADABLE_NAMED: usize = 20;
-
-const RECORD_KINDS: [RecordKind; 3] = [RecordKind::Version, RecordKind::Draft, RecordKind::Pin];
+/// Records and entries put into the catalog in one transaction.
+const PER_COMMIT: usize = 1000;
 
 impl Repository {
     /// Brings the catalog up to date with the target. Damage is local: an object that cannot be read is reported and left
-    /// out.
+    /// out. When the target is not the one it was (an old copy of it was put back), the catalog is made anew.
     ///
     /// # Errors
     /// When the target cannot be reached or the catalog fails.
     pub fn refresh(&self) -> Result<Learned, RepoError> {
+        self.refresh_by(self.core.next_look()?)
+    }
+
+    /// As [`Repository::refresh`], and looks at everything, also where lists are long and old names seldom new.
+    ///
+    /// # Errors
+    /// As [`Repository::refresh`].
+    pub fn refresh_everything(&self) -> Result<Learned, RepoError> {
+        self.refresh_by(Look::Everything)
+    }
+
+    fn refresh_by(&self, look: Look) -> Result<Learned, RepoError> {
         let core = &self.core;
-        let mut learned = Learned::default();
-        let look = core.next_look()?;
+        let mut learner = Learner::new(core, &core.catalog);
+        learner.look = look;
         core.learn_rings()?;
-        core.learn_tombstones(&mut learned.unreadable)?;
-        core.learn_records(look, &mut learned)?;
-        core.learn_verdicts()?;
-        core.learn_entries(&mut learned)?;
-        core.learn_fragments(look, &mut learned.unreadable)?;
-        core.learn_damage(&mut learned.unreadable)?;
-        self.learn_condemned()?;
-        core.drop_published_drafts()?;
+        learner.everything()?;
+        let mut learned = learner.learned;
+        if let Some(sign) = learner.rolled_back
+            && let Some(again) = self.rebuild_after(&sign)?
+        {
+            learned = again;
+        }
         core.warn_unreadable(&learned.unreadable);
         Ok(learned)
     }
@@ -58,223 +75,30 @@ impl Repository {
     /// # Errors
     /// When the target cannot be reached or the catalog fails.
     pub fn learn_index(&self) -> Result<bool, RepoError> {
-        let mut unreadable = Vec::new();
-        let learned = self.core.learn_fragments(Look::Recent, &mut unreadable)?;
-        self.core.warn_unreadable(&unreadable);
-        Ok(learned)
+        let mut learner = Learner::new(&self.core, &self.core.catalog);
+        learner.look = Look::Recent;
+        let learned = learner.fragments()?;
+        self.core.warn_unreadable(&learner.learned.unreadable);
+        match learner.rolled_back {
+            Some(sign) => self.rebuild_after(&sign).map(|_| true),
+            None => Ok(learned),
+        }
     }
 }
 
 impl Core {
     /// A target full of damage, or of another repository's objects, must not fill the log.
     fn warn_unreadable(&self, unreadable: &[String]) {
-        for text in unreadable.iter().take(UNREADABLE_NAMED) {
+        // A mount looks every minute: what was said once need not be said again, as long as it stays as it is.
+        let mut said = self.said.lock();
+        let news: Vec<&String> = unreadable.iter().filter(|text| !said.contains(*text)).collect();
+        for text in news.iter().take(UNREADABLE_NAMED) {
             self.monitor.warn(text);
         }
-        if let Some(more) = unreadable.len().checked_sub(UNREADABLE_NAMED).filter(|more| *more > 0) {
+        let more = news.len().checked_sub(UNREADABLE_NAMED).filter(|more| *more > 0);
+        said.extend(unreadable.iter().cloned());
+        if let Some(more) = more {
             self.monitor.warn(&format!("{more} more objects of the target could not be read"));
-        }
-    }
-
-    pub(super) fn learn_fragments(&self, look: Look, unreadable: &mut Vec<String>) -> Result<bool, RepoError> {
-        let known = self.catalog.known_fragments()?;
-        let mut learned = false;
-        let after = self.floor(layout::INDEX, look, known.last().map(FragmentId::as_bytes));
-        for info in self.target.list_after(layout::INDEX, &after)? {
-            let Some(id) = layout::parse_fragment(&info.key).filter(|id| !known.contains(id)) else { continue };
-            let Some(plain) = self.fetch(FrameKind::Fragment, &info.key, object_id(id.as_bytes(), &[]), unreadable)?
-            else {
-                continue;
-            };
-            match fragment::decode(&plain) {
-                Ok(packs) => {
-                    self.catalog.absorb_fragment(id, &packs)?;
-                    learned = true;
-                }
-                Err(error) => unreadable.push(format!("{}: {error}", info.key)),
-            }
-        }
-        Ok(learned)
-    }
-
-    /// The name of a tombstone says that its version is dead, whatever becomes of its content.
-    fn learn_tombstones(&self, unreadable: &mut Vec<String>) -> Result<(), RepoError> {
-        for info in self.target.list(layout::TOMBSTONES)? {
-            let Some(uid) = layout::parse_verdict(&info.key) else { continue };
-            if self.catalog.has_tombstone(uid)? {
-                continue;
-            }
-            let object = object_id(uid.as_bytes(), &[]);
-            let left = self.fetch(FrameKind::Tombstone, &info.key, object, unreadable)?.filter(|left| !left.is_empty());
-            match left.as_deref().map(removed::decode).transpose() {
-                Ok(Some(left)) if left.record.uid == uid => self.catalog.add_removed(&left)?,
-                Ok(None) => self.catalog.add_tombstone(uid)?,
-                Ok(Some(_)) => {
-                    unreadable.push(format!("{}: it speaks of another version", info.key));
-                    self.catalog.add_tombstone(uid)?;
-                }
-                Err(error) => {
-                    unreadable.push(format!("{}: {error}", info.key));
-                    self.catalog.add_tombstone(uid)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn learn_records(&self, look: Look, learned: &mut Learned) -> Result<(), RepoError> {
-        for kind in RECORD_KINDS {
-            // Only versions grow many, and only they leave a tombstone when they go.
-            let look = if kind == RecordKind::Version { look } else { Look::Everything };
-            let records: Vec<_> = self.catalog.known_records()?.into_iter().filter(|r| r.kind == kind).collect();
-            let newest = records.iter().map(|r| r.uid).max();
-            let after = self.floor(layout::records(kind), look, newest.as_ref().map(Uid::as_bytes));
-            // What is to be looked for: whatever the list would show, and what may have gone without being listed.
-            let mut known = HashSet::with_capacity(records.len());
-            for record in records {
-                let is_listed = layout::record(kind, record.uid).as_str() > after.as_str();
-                if is_listed || record.verdict != Verdict::Confirmed || self.catalog.has_tombstone(record.uid)? {
-                    known.insert(record.uid);
-                }
-            }
-            for info in self.target.list_after(layout::records(kind), &after)? {
-                let Some((_, uid)) = layout::parse_record(&info.key) else { continue };
-                if known.remove(&uid) {
-                    continue;
-                }
-                if self.catalog.has_tombstone(uid)? {
-                    // Its deletion was cut short; finish it.
-                    self.delete_record(kind, uid)?;
-                    continue;
-                }
-                let object = object_id(uid.as_bytes(), &[]);
-                let Some(plain) = self.fetch(FrameKind::from(kind), &info.key, object, &mut learned.unreadable)? else {
-                    continue;
-                };
-                match record::decode(&plain) {
-                    Ok(record) if record.uid == uid && record.kind == kind => {
-                        self.catalog.put_record(&record, Verdict::Pending)?;
-                        learned.records += 1;
-                    }
-                    Ok(_) => learned.unreadable.push(format!("{}: it is another record under this name", info.key)),
-                    Err(error) => learned.unreadable.push(format!("{}: {error}", info.key)),
-                }
-            }
-            // What is left was in the catalog and is not on the target any more. A record that this process, or another on
-            // this host, published after the list was read is there: look at each before forgetting it.
-            for uid in known {
-                let gone = self.target.get(&layout::record(kind, uid));
-                if matches!(gone, Err(TargetError::NotFound { .. })) {
-                    if let Some(text) = self.note_lost(uid)? {
-                        learned.unreadable.push(text);
-                    }
-                    self.catalog.remove_record(uid)?;
-                    learned.removed += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn learn_verdicts(&self) -> Result<(), RepoError> {
-        let records = self.catalog.known_records()?;
-        let pending: HashSet<Uid> = records.iter().filter(|r| r.verdict != Verdict::Confirmed).map(|r| r.uid).collect();
-        if pending.is_empty() {
-            return Ok(());
-        }
-        let Some(oldest) = pending.iter().min() else { return Ok(()) };
-        let listed = |prefix: &str| -> Result<HashSet<Uid>, RepoError> {
-            // A name sorts after its own beginning.
-            let oldest = oldest.to_string();
-            let after = format!("{prefix}{}", &oldest[..oldest.len() - 1]);
-            let infos = self.target.list_after(prefix, &after)?;
-            Ok(infos.iter().filter_map(|info| layout::parse_verdict(&info.key)).collect())
-        };
-        let confirmed = listed(layout::OK)?;
-        let withdrawing = listed(layout::WITHDRAWING)?;
-        for uid in pending {
-            // `ok` decides: a finder that meets it deletes nothing.
-            if confirmed.contains(&uid) {
-                self.catalog.set_verdict(uid, Verdict::Confirmed)?;
-            } else if withdrawing.contains(&uid) {
-                self.catalog.set_verdict(uid, Verdict::Withdrawing)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn learn_entries(&self, learned: &mut Learned) -> Result<(), RepoError> {
-        let known: HashSet<(Uid, EntryId)> = self.catalog.known_entries()?.into_iter().collect();
-        for info in self.target.list(layout::ATTRIBUTES)? {
-            let Some((uid, entry)) = layout::parse_attribute(&info.key) else { continue };
-            if known.contains(&(uid, entry)) || self.catalog.has_tombstone(uid)? {
-                continue;
-            }
-            let object = object_id(uid.as_bytes(), entry.as_bytes());
-            let Some(plain) = self.fetch(FrameKind::Attribute, &info.key, object, &mut learned.unreadable)? else {
-                continue;
-            };
-            match attribute::decode(&plain) {
-                Ok(found) if found.version == uid && found.entry == entry => {
-                    self.catalog.add_entry(&found)?;
-                    learned.entries += 1;
-                }
-                Ok(_) => learned.unreadable.push(format!("{}: it is another entry under this name", info.key)),
-                Err(error) => learned.unreadable.push(format!("{}: {error}", info.key)),
-            }
-        }
-        Ok(())
-    }
-
-    /// A daemon that died between confirming a version and removing its draft leaves both; the version stands for both.
-    /// The same holds for older records of a draft.
-    fn drop_published_drafts(&self) -> Result<(), RepoError> {
-        let drafts = self.catalog.records(RecordKind::Draft)?;
-        if drafts.is_empty() {
-            return Ok(());
-        }
-        let published: HashSet<_> = self
-            .catalog
-            .records(RecordKind::Version)?
-            .into_iter()
-            .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
-            .map(|(record, _)| record.draft)
-            .collect();
-        let superseded: HashSet<Uid> = drafts
-            .iter()
-            .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
-            .map(|(record, _)| record.supersedes)
-            .collect();
-        for (record, verdict) in drafts {
-            let stale = published.contains(&record.draft) || superseded.contains(&record.uid);
-            if verdict == Verdict::Confirmed && stale {
-                self.delete_record(RecordKind::Draft, record.uid)?;
-                self.catalog.remove_record(record.uid)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gets and opens an object. One that is gone or not authentic is `None` and noted; a target out of reach is an error.
-    pub(super) fn fetch(
-        &self,
-        kind: FrameKind,
-        key: &ObjectKey,
-        object: [u8; 32],
-        unreadable: &mut Vec<String>,
-    ) -> Result<Option<Vec<u8>>, RepoError> {
-        match self.get_opened(kind, key, object) {
-            Ok(Ok(plain)) => Ok(Some(plain)),
-            Ok(Err(error)) => {
-                unreadable.push(format!("{key}: {error}"));
-                Ok(None)
-            }
-            Err(TargetError::NotFound { .. }) => Ok(None),
-            Err(error @ TargetError::Truncated { .. }) => {
-                unreadable.push(format!("{key}: {error}"));
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -294,5 +118,351 @@ impl Core {
             opened = self.open_object(kind, object, &self.target.get(key)?);
         }
         Ok(opened)
+    }
+}
+
+/// Learns into a catalog: the one that is used, or one that is being rebuilt.
+pub(super) struct Learner<'a> {
+    pub(super) core: &'a Core,
+    pub(super) catalog: &'a Catalog,
+    /// How far back it looks.
+    pub(super) look: Look,
+    /// What was found.
+    pub(super) learned: Learned,
+    /// The first sign that the target is not the one it was.
+    pub(super) rolled_back: Option<RolledBack>,
+    /// Fragments that this learner has absorbed.
+    absorbed: HashSet<FragmentId>,
+}
+
+impl<'a> Learner<'a> {
+    pub(super) fn new(core: &'a Core, catalog: &'a Catalog) -> Self {
+        Self {
+            core,
+            catalog,
+            look: Look::Everything,
+            learned: Learned::default(),
+            rolled_back: None,
+            absorbed: HashSet::new(),
+        }
+    }
+
+    /// Everything but what packs say of themselves. Records come first and verdicts last: a record is shown from its verdict on,
+    /// and everything that was on the target before it, above all where its blocks are, has been learnt by then.
+    fn everything(&mut self) -> Result<(), RepoError> {
+        self.records()?;
+        self.fragments()?;
+        self.damage()?;
+        self.condemned()?;
+        self.verdicts()
+    }
+
+    /// What records there are; none of the new ones is shown yet.
+    pub(super) fn records(&mut self) -> Result<(), RepoError> {
+        self.tombstones()?;
+        RECORD_KINDS.into_iter().try_for_each(|kind| self.records_of(kind))
+    }
+
+    /// What became of the records, and what was said of them since.
+    pub(super) fn verdicts(&mut self) -> Result<(), RepoError> {
+        self.entries()?;
+        self.standing()?;
+        self.drop_published_drafts()
+    }
+
+    fn sign(&mut self, sign: RolledBack) {
+        self.rolled_back.get_or_insert(sign);
+    }
+
+    /// Reads index fragments that are new, and says whether there were any.
+    pub(super) fn fragments(&mut self) -> Result<bool, RepoError> {
+        let mut known = self.catalog.known_fragments()?;
+        let mut learned = false;
+        let after = self.core.floor(layout::INDEX, self.look, known.last().map(FragmentId::as_bytes));
+        for info in self.core.target.list_after(layout::INDEX, &after)? {
+            let Some(id) = layout::parse_fragment(&info.key) else { continue };
+            if !known.remove(&id) {
+                learned |= self.fragment(id, &info.key)?;
+            }
+        }
+        // Of those that the list would have shown.
+        let mut missing = known.iter().filter(|id| layout::fragment(**id).as_str() > after.as_str());
+        if let Some(missing) = missing.next()
+            && is_absent(&*self.core.target, &layout::fragment(*missing))?
+        {
+            self.sign(RolledBack::Fragment(*missing));
+        }
+        Ok(learned)
+    }
+
+    /// Absorbs every fragment that this learner has not, whatever the catalog says; and says whether there were any.
+    pub(super) fn fragments_anew(&mut self) -> Result<bool, RepoError> {
+        let mut learned = false;
+        for info in self.core.target.list(layout::INDEX)? {
+            let Some(id) = layout::parse_fragment(&info.key).filter(|id| !self.absorbed.contains(id)) else { continue };
+            learned |= self.fragment(id, &info.key)?;
+            self.absorbed.insert(id);
+        }
+        Ok(learned)
+    }
+
+    fn fragment(&mut self, id: FragmentId, key: &ObjectKey) -> Result<bool, RepoError> {
+        let object = object_id(id.as_bytes(), &[]);
+        let Some(plain) = self.fetch(FrameKind::Fragment, key, object)? else { return Ok(false) };
+        match fragment::decode(&plain) {
+            Ok(packs) => {
+                self.catalog.absorb_anew(id, &packs)?;
+                self.absorbed.insert(id);
+                Ok(true)
+            }
+            Err(error) => {
+                self.learned.unreadable.push(format!("{key}: {error}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Reads batches of the condemned list that are new. One that cannot be read is an error: an incomplete list must not
+    /// pass for the whole.
+    pub(super) fn condemned(&mut self) -> Result<(), RepoError> {
+        let core = self.core;
+        let mut known = self.catalog.known_batches()?;
+        for info in core.target.list(layout::CONDEMNED)? {
+            let Some(batch) = layout::parse_condemned(&info.key) else { continue };
+            if known.remove(&batch) {
+                continue;
+            }
+            self.batch(batch, &info.key)?;
+        }
+        for batch in known {
+            if is_absent(&*core.target, &layout::condemned(batch))? {
+                self.sign(RolledBack::Batch(batch));
+            }
+        }
+        Ok(())
+    }
+
+    fn batch(&self, batch: BatchId, key: &ObjectKey) -> Result<(), RepoError> {
+        let object = object_id(batch.as_bytes(), &[]);
+        let plain = self.core.get_opened(FrameKind::Condemned, key, object)?;
+        let packs = condemned::decode(&plain.map_err(RepoError::seal(key.as_str()))?);
+        Ok(self.catalog.absorb_batch(batch, &packs.map_err(RepoError::format(key.as_str()))?)?)
+    }
+
+    fn tombstones(&mut self) -> Result<(), RepoError> {
+        let mut known = self.catalog.tombstones()?;
+        for info in self.core.target.list(layout::TOMBSTONES)? {
+            let Some(uid) = layout::parse_verdict(&info.key) else { continue };
+            if !known.remove(&uid) {
+                self.tombstone(uid, &info.key)?;
+            }
+        }
+        // A tombstone that is gone must not kill the version, should that be back.
+        for uid in known {
+            if is_absent(&*self.core.target, &layout::tombstone(uid))? {
+                self.catalog.remove_tombstone(uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of a tombstone says that its version is dead, whatever becomes of its content.
+    fn tombstone(&mut self, uid: Uid, key: &ObjectKey) -> Result<(), RepoError> {
+        let object = object_id(uid.as_bytes(), &[]);
+        let left = self.fetch(FrameKind::Tombstone, key, object)?.filter(|left| !left.is_empty());
+        match left.as_deref().map(removed::decode).transpose() {
+            Ok(Some(left)) if left.record.uid == uid => return Ok(self.catalog.add_removed(&left)?),
+            Ok(None) => {}
+            Ok(Some(_)) => self.learned.unreadable.push(format!("{key}: it speaks of another version")),
+            Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
+        }
+        Ok(self.catalog.add_tombstone(uid)?)
+    }
+
+    fn records_of(&mut self, kind: RecordKind) -> Result<(), RepoError> {
+        // Only versions grow many, and only they leave a tombstone when they go.
+        let look = if kind == RecordKind::Version { self.look } else { Look::Everything };
+        let records: Vec<_> = self.catalog.known_records()?.into_iter().filter(|r| r.kind == kind).collect();
+        let newest = records.iter().map(|r| r.uid).max();
+        let after = self.core.floor(layout::records(kind), look, newest.as_ref().map(Uid::as_bytes));
+        // What is to be looked for: whatever the list would show, and what may have gone without being listed.
+        let mut known = HashSet::with_capacity(records.len());
+        for record in records {
+            let is_listed = layout::record(kind, record.uid).as_str() > after.as_str();
+            if is_listed || record.verdict != Verdict::Confirmed || self.catalog.has_tombstone(record.uid)? {
+                known.insert(record.uid);
+            }
+        }
+        let mut new: Vec<(Record, Verdict)> = Vec::new();
+        for info in self.core.target.list_after(layout::records(kind), &after)? {
+            let Some((_, uid)) = layout::parse_record(&info.key) else { continue };
+            if known.remove(&uid) {
+                continue;
+            }
+            if self.catalog.has_tombstone(uid)? {
+                // Its deletion was cut short; finish it.
+                self.core.delete_record(kind, uid)?;
+                continue;
+            }
+            new.extend(self.record(kind, uid, &info.key)?.map(|record| (record, Verdict::Pending)));
+            if new.len() == PER_COMMIT {
+                self.put_records(&mut new)?;
+            }
+        }
+        self.put_records(&mut new)?;
+        // What is left was in the catalog and is not on the target any more. A record that this process, or another on
+        // this host, published after the list was read is there: look at each before forgetting it.
+        for uid in known {
+            if is_absent(&*self.core.target, &layout::record(kind, uid))? {
+                self.forget_record(uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, kind: RecordKind, uid: Uid, key: &ObjectKey) -> Result<Option<Record>, RepoError> {
+        let object = object_id(uid.as_bytes(), &[]);
+        let Some(plain) = self.fetch(FrameKind::from(kind), key, object)? else { return Ok(None) };
+        match record::decode(&plain) {
+            Ok(record) if record.uid == uid && record.kind == kind => return Ok(Some(record)),
+            Ok(_) => self.learned.unreadable.push(format!("{key}: it is another record under this name")),
+            Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
+        }
+        Ok(None)
+    }
+
+    fn put_records(&mut self, new: &mut Vec<(Record, Verdict)>) -> Result<(), RepoError> {
+        if !new.is_empty() {
+            self.catalog.put_records(new)?;
+            self.learned.records += new.len() as u64;
+            new.clear();
+        }
+        Ok(())
+    }
+
+    fn forget_record(&mut self, uid: Uid) -> Result<(), RepoError> {
+        self.learned.unreadable.extend(self.core.note_lost(uid)?);
+        self.catalog.remove_record(uid)?;
+        self.learned.removed += 1;
+        Ok(())
+    }
+
+    fn standing(&mut self) -> Result<(), RepoError> {
+        let records = self.catalog.known_records()?;
+        let pending: HashSet<Uid> = records.iter().filter(|r| r.verdict != Verdict::Confirmed).map(|r| r.uid).collect();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let Some(oldest) = pending.iter().min() else { return Ok(()) };
+        let listed = |prefix: &str| -> Result<HashSet<Uid>, RepoError> {
+            // A name sorts after its own beginning.
+            let oldest = oldest.to_string();
+            let after = format!("{prefix}{}", &oldest[..oldest.len() - 1]);
+            let infos = self.core.target.list_after(prefix, &after)?;
+            Ok(infos.iter().filter_map(|info| layout::parse_verdict(&info.key)).collect())
+        };
+        let confirmed = listed(layout::OK)?;
+        let withdrawing = listed(layout::WITHDRAWING)?;
+        let mut verdicts = Vec::new();
+        for uid in pending {
+            // `ok` decides: a finder that meets it deletes nothing.
+            if confirmed.contains(&uid) {
+                verdicts.push((uid, Verdict::Confirmed));
+            } else if withdrawing.contains(&uid) {
+                verdicts.push((uid, Verdict::Withdrawing));
+            }
+        }
+        for some in verdicts.chunks(PER_COMMIT) {
+            self.catalog.set_verdicts(some)?;
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self) -> Result<(), RepoError> {
+        let known: HashSet<(Uid, EntryId)> = self.catalog.known_entries()?;
+        let mut new: Vec<AttributeEntry> = Vec::new();
+        for info in self.core.target.list(layout::ATTRIBUTES)? {
+            let Some((uid, entry)) = layout::parse_attribute(&info.key) else { continue };
+            if known.contains(&(uid, entry)) || self.catalog.has_tombstone(uid)? {
+                continue;
+            }
+            new.extend(self.entry(uid, entry, &info.key)?);
+            if new.len() == PER_COMMIT {
+                self.put_entries(&mut new)?;
+            }
+        }
+        self.put_entries(&mut new)?;
+        Ok(())
+    }
+
+    fn entry(&mut self, uid: Uid, entry: EntryId, key: &ObjectKey) -> Result<Option<AttributeEntry>, RepoError> {
+        let object = object_id(uid.as_bytes(), entry.as_bytes());
+        let Some(plain) = self.fetch(FrameKind::Attribute, key, object)? else { return Ok(None) };
+        match attribute::decode(&plain) {
+            Ok(found) if found.version == uid && found.entry == entry => return Ok(Some(found)),
+            Ok(_) => self.learned.unreadable.push(format!("{key}: it is another entry under this name")),
+            Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
+        }
+        Ok(None)
+    }
+
+    fn put_entries(&mut self, new: &mut Vec<AttributeEntry>) -> Result<(), RepoError> {
+        if !new.is_empty() {
+            self.catalog.add_entries(new)?;
+            self.learned.entries += new.len() as u64;
+            new.clear();
+        }
+        Ok(())
+    }
+
+    /// A daemon that died between confirming a version and removing its draft leaves both; the version stands for both.
+    /// The same holds for older records of a draft. Whose they are does not matter: what they hold is held by another record.
+    fn drop_published_drafts(&self) -> Result<(), RepoError> {
+        let drafts = self.catalog.records(RecordKind::Draft)?;
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        let published: HashSet<_> = self
+            .catalog
+            .records(RecordKind::Version)?
+            .into_iter()
+            .filter(|(record, verdict)| *verdict == Verdict::Confirmed && !record.draft.is_nil())
+            .map(|(record, _)| record.draft)
+            .collect();
+        let superseded: HashSet<Uid> = drafts
+            .iter()
+            .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
+            .map(|(record, _)| record.supersedes)
+            .collect();
+        for (record, verdict) in drafts {
+            let stale = published.contains(&record.draft) || superseded.contains(&record.uid);
+            if verdict == Verdict::Confirmed && stale {
+                self.core.delete_record(RecordKind::Draft, record.uid)?;
+                self.catalog.remove_record(record.uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets and opens an object. One that is gone or not authentic is `None` and noted; a target out of reach is an error.
+    pub(super) fn fetch(
+        &mut self,
+        kind: FrameKind,
+        key: &ObjectKey,
+        object: [u8; 32],
+    ) -> Result<Option<Vec<u8>>, RepoError> {
+        match self.core.get_opened(kind, key, object) {
+            Ok(Ok(plain)) => Ok(Some(plain)),
+            Ok(Err(error)) => {
+                self.learned.unreadable.push(format!("{key}: {error}"));
+                Ok(None)
+            }
+            Err(TargetError::NotFound { .. }) => Ok(None),
+            Err(error @ TargetError::Truncated { .. }) => {
+                self.learned.unreadable.push(format!("{key}: {error}"));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -8,10 +8,14 @@ pub mod attributes;
 pub mod buffers;
 pub mod cache;
 pub mod check;
+pub mod claims;
 pub mod damage;
+pub mod disk_cache;
+pub mod drafts;
 pub mod error;
 pub mod examine;
 pub mod fetch;
+mod host;
 pub mod keep;
 pub mod learn;
 mod look;
@@ -25,9 +29,11 @@ pub mod pipeline;
 pub mod publish;
 pub mod putback;
 pub mod read;
+pub mod rebuild;
 pub mod remove;
 pub mod resolve;
 pub mod rings;
+mod rollback;
 pub mod slots;
 pub mod store;
 #[cfg(test)]
@@ -38,11 +44,13 @@ use crate::format::node::MapNode;
 use crate::format::repository::RepositoryHeader;
 use crate::repo::buffers::BufferPool;
 use crate::repo::cache::BlockCache;
+use crate::repo::claims::DraftClaims;
+use crate::repo::disk_cache::DiskCache;
 use crate::repo::fetch::ReadAhead;
 use crate::repo::packer::Packer;
 use crate::repo::pipeline::Pipeline;
 use crate::seal::Sealer;
-use crate::target::Target;
+use crate::target::{Coherence, Target};
 use crate::words::clock::Clock;
 use crate::words::geometry::BlockSize;
 use crate::words::ids::{HostId, RepoId};
@@ -63,6 +71,7 @@ pub struct Repository {
     buffers: Arc<BufferPool>,
     memory: MemoryPlan,
     state_dir: PathBuf,
+    claims: Arc<DraftClaims>,
 }
 
 /// What the background threads share with the repository.
@@ -78,6 +87,10 @@ pub struct Core {
     blocks: BlockCache<Vec<u8>>,
     nodes: BlockCache<MapNode>,
     loads: read::Loads,
+    /// What was said to be unreadable on the target.
+    said: parking_lot::Mutex<std::collections::HashSet<String>>,
+    /// Between the target and what is decoded, if there is one.
+    disk_cache: Option<DiskCache>,
 }
 
 /// How the one memory budget is divided. All in bytes.
@@ -91,6 +104,10 @@ pub struct MemoryPlan {
     pub pipeline: usize,
     /// Packs being filled or waiting for the target.
     pub packs: usize,
+    /// Where blocks are in the cache on disk.
+    pub cache_entries: usize,
+    /// Frames on their way into it.
+    pub cache_queue: usize,
 }
 
 impl MemoryPlan {
@@ -99,10 +116,18 @@ impl MemoryPlan {
     /// The budget when nothing is said.
     pub const DEFAULT_BYTES: u64 = 256 << 20;
 
-    /// Divides a budget (at least [`Self::MIN_BYTES`] is taken).
-    pub fn divide(budget_bytes: u64) -> Self {
+    /// Divides a budget (at least [`Self::MIN_BYTES`] is taken). A cache on disk gets its share from that in memory.
+    pub fn divide(budget_bytes: u64, with_disk_cache: bool) -> Self {
         let budget = usize::try_from(budget_bytes.max(Self::MIN_BYTES)).unwrap_or(usize::MAX);
-        Self { block_cache: budget / 4, node_cache: budget / 8, pipeline: budget / 4, packs: budget * 3 / 8 }
+        let (cache_entries, cache_queue) = if with_disk_cache { (budget / 16, budget / 32) } else { (0, 0) };
+        Self {
+            block_cache: budget / 4 - cache_entries - cache_queue,
+            node_cache: budget / 8,
+            pipeline: budget / 4,
+            packs: budget * 3 / 8,
+            cache_entries,
+            cache_queue,
+        }
     }
 }
 
@@ -135,6 +160,11 @@ impl Repository {
     /// Where the objects are.
     pub fn target(&self) -> &Arc<dyn Target> {
         &self.core.target
+    }
+
+    /// Whether hosts that share the target see what the others wrote: a collection asks before it trusts a list.
+    pub fn coherence(&self) -> Coherence {
+        self.core.target.coherence()
     }
 
     /// Time and randomness.

@@ -1,16 +1,19 @@
 //! Making and opening repositories.
 
 use crate::catalog::Catalog;
-use crate::format::layout::{self, Object};
+use crate::format::layout::{self, Object, ObjectKey};
 use crate::repo::buffers::BufferPool;
 use crate::repo::cache::BlockCache;
+use crate::repo::claims::DraftClaims;
+use crate::repo::disk_cache::{CacheSettings, DiskCache};
 use crate::repo::fetch::ReadAhead;
+use crate::repo::host;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
-use crate::repo::read::{Loads, REREADS};
+use crate::repo::read::Loads;
 use crate::repo::{Core, MemoryPlan, RepoError, Repository, keep};
 use crate::seal::recovery::RecoveryKey;
-use crate::seal::{Sealer, Secret, keys};
+use crate::seal::{KeyError, Sealer, Secret, keys};
 use crate::target::{Put, Target, TargetError};
 use crate::words::clock::Clock;
 use crate::words::monitor::Monitor;
@@ -27,6 +30,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Memory for caches and buffers, in bytes.
     pub memory_bytes: u64,
+    /// A cache of the target on the local disk.
+    pub cache: Option<CacheSettings>,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
     /// Is told what happens.
@@ -37,19 +42,13 @@ pub struct Settings {
     pub readers: usize,
 }
 
-/// Reads the header of the repository at a target.
-///
-/// # Errors
-/// [`RepoError::NoRepository`], [`RepoError::Foreign`], or when the target cannot be reached.
-fn read_header(target: &dyn Target) -> Result<Vec<u8>, RepoError> {
-    target.get(&layout::header()).map_err(|error| match error {
-        TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
-        error => error.into(),
-    })
-}
+/// So many answers in a row that say the same are believed.
+const AGREEING: u32 = 3;
+
+/// How often an object is read at most until its answers agree.
+const AGREEING_TRIES: u32 = 40;
 
 /// What a repository is opened with, as it lies on the target.
-#[derive(PartialEq, Eq)]
 struct Locks {
     header: Vec<u8>,
     slots: Vec<Vec<u8>>,
@@ -57,35 +56,52 @@ struct Locks {
 }
 
 impl Locks {
-    fn read(target: &dyn Target) -> Result<Self, RepoError> {
+    /// Reads them, each with `get`.
+    fn read(target: &dyn Target, get: impl Fn(&ObjectKey) -> Result<Vec<u8>, TargetError>) -> Result<Self, RepoError> {
         let (mut slots, mut rings) = (Vec::new(), Vec::new());
-        let header = read_header(target)?;
+        let header = get(&layout::header()).map_err(|error| match error {
+            TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
+            error => error.into(),
+        })?;
         for info in target.list(layout::KEYS)? {
             match layout::parse(&info.key) {
-                Some(Object::Slot(_)) => slots.push(target.get(&info.key)?),
-                Some(Object::Ring(_)) => rings.push(target.get(&info.key)?),
+                Some(Object::Slot(_)) => slots.push(get(&info.key)?),
+                Some(Object::Ring(_)) => rings.push(get(&info.key)?),
                 _ => {}
             }
         }
         Ok(Self { header, slots, rings })
     }
+
+    fn unlock(&self, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<Sealer, KeyError> {
+        keys::unlock(&self.header, &self.slots, &self.rings, secret, clock)
+    }
 }
 
-/// Opens the keys. When that fails they are read again: if other bytes come, one of the two was changed on its way.
-fn unlock(target: &dyn Target, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<(Locks, Sealer), RepoError> {
-    let mut locks = Locks::read(target)?;
-    for _ in 0..=REREADS {
-        let error = match keys::unlock(&locks.header, &locks.slots, &locks.rings, secret, clock) {
-            Ok(sealer) => return Ok((locks, sealer)),
-            Err(error) => error,
-        };
-        let again = Locks::read(target)?;
-        if again == locks {
-            return Err(error.into());
+/// Reads an object until the same bytes have come [`AGREEING`] times in a row, or, of a target that never agrees with itself, until
+/// patience ends.
+fn get_agreed(target: &dyn Target, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+    let mut bytes = target.get(key)?;
+    let mut agreeing = 1;
+    for _ in 0..AGREEING_TRIES {
+        let again = target.get(key)?;
+        agreeing = if again == bytes { agreeing + 1 } else { 1 };
+        bytes = again;
+        if agreeing == AGREEING {
+            break;
         }
-        locks = again;
     }
-    let sealer = keys::unlock(&locks.header, &locks.slots, &locks.rings, secret, clock)?;
+    Ok(bytes)
+}
+
+/// Opens the keys. When that fails they are read more carefully: an answer may have been changed on its way.
+fn unlock(target: &dyn Target, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<(Locks, Sealer), RepoError> {
+    let locks = Locks::read(target, |key| target.get(key))?;
+    if let Ok(sealer) = locks.unlock(secret, clock) {
+        return Ok((locks, sealer));
+    }
+    let locks = Locks::read(target, |key| get_agreed(target, key))?;
+    let sealer = locks.unlock(secret, clock)?;
     Ok((locks, sealer))
 }
 
@@ -130,7 +146,7 @@ impl Repository {
     /// # Errors
     /// When there is no repository, the secret opens no slot, the format is newer, or the state directory fails.
     pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
-        let Settings { target, secret, state_dir, memory_bytes, clock, monitor, workers, readers } = settings;
+        let Settings { target, secret, state_dir, memory_bytes, cache, clock, monitor, workers, readers } = settings;
         let (Locks { header: header_bytes, rings, .. }, sealer) = unlock(&*target, &secret, &clock)?;
         let header = sealer.header().clone();
         let state_dir = state_dir.join(header.repo.to_string());
@@ -139,8 +155,11 @@ impl Repository {
         std::fs::create_dir_all(&state_dir)
             .map_err(|source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) })?;
         let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);
-        let host = catalog.host_id()?;
-        let memory = MemoryPlan::divide(memory_bytes);
+        let state = |source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) };
+        let host = host::identity(&state_dir, catalog.host_id()?).map_err(state)?;
+        let claims = DraftClaims::open(&state_dir).map_err(state)?;
+        let memory = MemoryPlan::divide(memory_bytes, cache.is_some());
+        let disk_cache = cache.map(|cache| DiskCache::new(&cache, header.repo, &memory));
         let pack_bytes = usize::try_from(header.pack_size_bytes).unwrap_or(usize::MAX);
         let packer = Packer::start(PackerParts {
             target: Arc::clone(&target),
@@ -164,6 +183,8 @@ impl Repository {
             blocks: BlockCache::new(memory.block_cache),
             nodes: BlockCache::new(memory.node_cache),
             loads: Loads::default(),
+            said: parking_lot::Mutex::default(),
+            disk_cache,
         });
         let threads = |source| RepoError::State { path: "threads".into(), source: Arc::new(source) };
         let depth = (memory.pipeline / 2 / block).clamp(2, 256);
@@ -174,6 +195,7 @@ impl Repository {
             buffers: BufferPool::new(block, (memory.pipeline / block).clamp(4, 1024)),
             core,
             memory,
+            claims,
             state_dir,
         }))
     }

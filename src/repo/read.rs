@@ -2,7 +2,7 @@
 
 use crate::format::layout;
 use crate::format::node::MapNode;
-use crate::repo::look::Look;
+use crate::repo::learn::Learner;
 use crate::repo::packer::Pending;
 use crate::repo::{Core, RepoError, Repository};
 use crate::seal::SealError;
@@ -12,11 +12,13 @@ use crate::words::record::{BlockKind, Location};
 use parking_lot::{Condvar, Mutex};
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How often what is not authentic is read again before it counts as damaged.
 pub(super) const REREADS: usize = 2;
+/// A block that is gone makes the index be asked for it no more often than this.
+const LEARN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 thread_local! {
     static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -67,9 +69,9 @@ impl Core {
     }
 
     fn read_into(&self, kind: BlockKind, id: &BlockId, plain: &mut Vec<u8>) -> Result<(), RepoError> {
-        // Between a look at what is pending and a look at the catalog a block may move from the one to the other, so an
-        // absent block is looked for once more.
-        for _ in 0..2 {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
             match self.packer.read(id) {
                 Some(Pending::Frame(frame)) => {
                     plain.clear();
@@ -78,66 +80,146 @@ impl Core {
                         .open_block_into(kind, id, &frame, plain)
                         .map_err(RepoError::seal(format!("block {id}")));
                 }
-                Some(Pending::Stored(location)) => return self.read_copies(kind, id, [location], plain),
+                Some(Pending::Stored(location)) => {
+                    return match self.try_copies(kind, id, &[location], plain)? {
+                        Tried { read: true, .. } => Ok(()),
+                        tried => Err(self.damaged(id, tried)),
+                    };
+                }
                 None => {}
             }
+            if self.read_cached(kind, id, plain) {
+                return Ok(());
+            }
             let copies = self.catalog.all_locations(id)?;
-            if !copies.is_empty() {
-                return self.read_copies(kind, id, copies, plain);
+            // Between a look at what is pending and a look at the catalog a block may move from the one to the other, so an
+            // absent block is looked for once more.
+            if copies.is_empty() && attempt == 1 {
+                continue;
+            }
+            let tried = self.try_copies(kind, id, &copies, plain)?;
+            // Another host may have moved the block to another pack and deleted this one.
+            let learnt = tried.is_gone() && attempt <= 2 && self.learn_places()?;
+            if tried.read {
+                self.note_bad(id, &tried.bad);
+                return Ok(());
+            }
+            if !learnt {
+                return Err(self.damaged(id, tried));
             }
         }
-        // A look at what is new may have missed the fragment that knows it: look at everything before saying that it is lost.
-        if self.target.is_paged() && self.learn_fragments(Look::Everything, &mut Vec::new())? {
-            let copies = self.catalog.all_locations(id)?;
-            if !copies.is_empty() {
-                return self.read_copies(kind, id, copies, plain);
-            }
-        }
-        Err(RepoError::Damaged { id: *id, detail: "the index knows no copy of it".into() })
     }
 
-    /// Tries one copy after the other. Bad ones are remembered, even where another is good: nothing may come to rely on them alone. A
-    /// target out of reach is not damage.
-    fn read_copies(
+    /// Learns where other hosts have put blocks since. Says whether it is worth looking again; not many times a second.
+    fn learn_places(&self) -> Result<bool, RepoError> {
+        let mut last = self.loads.learnt.lock();
+        let before = self.catalog.index_changes()?;
+        if let Some((at, changes)) = *last
+            && at.elapsed() < LEARN_AGAIN_AFTER
+        {
+            return Ok(changes != before);
+        }
+        let mut learner = Learner::new(self, &self.catalog);
+        learner.fragments()?;
+        learner.condemned()?;
+        let after = self.catalog.index_changes()?;
+        *last = Some((Instant::now(), before));
+        Ok(after != before)
+    }
+
+    /// Reads a block from the cache on disk. Only what proves to be that block counts.
+    fn read_cached(&self, kind: BlockKind, id: &BlockId, plain: &mut Vec<u8>) -> bool {
+        let Some(cache) = &self.disk_cache else { return false };
+        let found = FRAME.with_borrow_mut(|frame| {
+            if !cache.get(id, frame) {
+                return false;
+            }
+            plain.clear();
+            let opened = self.sealer.open_block_into(kind, id, frame, plain);
+            if let Err(error) = &opened {
+                tracing::debug!("block {id} in the cache: {error}");
+                cache.forget(id);
+            }
+            opened.is_ok()
+        });
+        self.monitor.count(if found { Counter::DiskCacheHits } else { Counter::DiskCacheMisses }, 1);
+        found
+    }
+
+    /// A data block from the cache on disk.
+    pub(super) fn block_from_disk(&self, id: &BlockId) -> Option<Vec<u8>> {
+        self.disk_cache.as_ref()?;
+        let mut plain = self.loads.take_spare(self.header.block_size.bytes());
+        if self.read_cached(BlockKind::Data, id, &mut plain) {
+            return Some(plain);
+        }
+        self.loads.spare.lock().push(plain);
+        None
+    }
+
+    /// Offers a frame that proved good to the cache on disk.
+    pub(super) fn keep_on_disk(&self, id: &BlockId, frame: &[u8]) {
+        if let Some(cache) = &self.disk_cache {
+            cache.keep(id, frame);
+        }
+    }
+
+    /// Tries one copy after the other. A target out of reach is not damage.
+    fn try_copies(
         &self,
         kind: BlockKind,
         id: &BlockId,
-        copies: impl IntoIterator<Item = Location>,
+        copies: &[Location],
         plain: &mut Vec<u8>,
-    ) -> Result<(), RepoError> {
-        let mut detail = String::new();
+    ) -> Result<Tried, RepoError> {
+        let mut tried = Tried::default();
         for location in copies {
-            let mut read = self.read_copy(kind, id, &location, plain);
+            let mut read = self.read_copy(kind, id, location, plain);
             // Bytes may have been changed on their way here, or be the answer to another question. Reading again tells that from
             // damage, which stays.
             for _ in 0..REREADS {
                 if matches!(read, Ok(()) | Err(RepoError::Target(_))) {
                     break;
                 }
-                read = self.read_copy(kind, id, &location, plain);
+                read = self.read_copy(kind, id, location, plain);
             }
             match read {
-                Ok(()) => return Ok(()),
-                Err(error @ RepoError::Target(_)) if !is_loss(&error) => return Err(error),
-                Err(error) => {
-                    let problem = format!("{} offset {}: {error}", layout::pack(location.pack), location.offset);
-                    self.note_bad(id, &location, &problem);
-                    let comma = if detail.is_empty() { "" } else { "; " };
-                    let _ = write!(detail, "{comma}{problem}");
+                Ok(()) => {
+                    tried.read = true;
+                    break;
                 }
+                Err(error @ RepoError::Target(_)) if !is_loss(&error) => return Err(error),
+                Err(error) => tried.bad.push((*location, error)),
             }
         }
-        self.monitor.count(Counter::Damage, 1);
-        Err(RepoError::Damaged { id: *id, detail })
+        Ok(tried)
     }
 
-    /// Copies in condemned packs may go at any time; that is no damage.
-    fn note_bad(&self, id: &BlockId, location: &Location, problem: &str) {
-        let noted = self.catalog.is_condemned(&location.pack).and_then(|condemned| {
-            if condemned { Ok(()) } else { self.catalog.note_bad(&location.pack, &[(*id, problem.to_owned())]) }
-        });
-        if let Err(error) = noted {
-            tracing::error!("block {id} is damaged, but that could not be noted: {error}");
+    fn damaged(&self, id: &BlockId, tried: Tried) -> RepoError {
+        self.note_bad(id, &tried.bad);
+        self.monitor.count(Counter::Damage, 1);
+        let problems = tried.bad.iter().map(|(location, error)| problem(location, error));
+        let detail = match tried.bad.is_empty() {
+            true => "the index knows no copy of it".to_owned(),
+            false => problems.collect::<Vec<_>>().join("; "),
+        };
+        RepoError::Damaged { id: *id, detail }
+    }
+
+    /// Remembers bad copies, even where another is good: nothing may come to rely on them alone. Copies in condemned packs may
+    /// go at any time; that is no damage.
+    fn note_bad(&self, id: &BlockId, bad: &[(Location, RepoError)]) {
+        for (location, error) in bad {
+            let noted = self.catalog.is_condemned(&location.pack).and_then(|condemned| {
+                if condemned {
+                    Ok(())
+                } else {
+                    self.catalog.note_bad(&location.pack, &[(*id, problem(location, error))])
+                }
+            });
+            if let Err(error) = noted {
+                tracing::error!("block {id} is damaged, but that could not be noted: {error}");
+            }
         }
     }
 
@@ -162,9 +244,30 @@ impl Core {
                 let text = format!("{} bytes where the index says {}", plain.len(), location.plain_len);
                 return Err(RepoError::Damaged { id: *id, detail: text });
             }
+            self.keep_on_disk(id, frame);
             Ok(())
         })
     }
+}
+
+/// What became of the copies of a block.
+#[derive(Default)]
+struct Tried {
+    /// Whether one was good.
+    read: bool,
+    /// Those that were not, and why.
+    bad: Vec<(Location, RepoError)>,
+}
+
+impl Tried {
+    /// Whether a pack is not there, or none is known: others may know more.
+    fn is_gone(&self) -> bool {
+        self.bad.iter().any(|(_, error)| error.is_gone()) || (!self.read && self.bad.is_empty())
+    }
+}
+
+fn problem(location: &Location, error: &RepoError) -> String {
+    format!("{} offset {}: {error}", layout::pack(location.pack), location.offset)
 }
 
 /// Whether an error of the target means that this copy is lost, not that the target is out of reach.
@@ -182,6 +285,8 @@ pub struct Loads {
     active: Mutex<HashSet<BlockId>>,
     finished: Condvar,
     spare: Mutex<Vec<Vec<u8>>>,
+    /// When blocks were last looked for in the index of the target, and how often that had changed before.
+    learnt: Mutex<Option<(Instant, u64)>>,
 }
 
 /// Ends the load when dropped, whether it succeeded or not.

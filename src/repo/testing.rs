@@ -1,7 +1,10 @@
 //! Repositories in a temporary directory, for tests.
 
 use crate::catalog::CatalogError;
+use crate::format::frame::FrameKind;
+use crate::format::layout::ObjectKey;
 use crate::format::slot::Argon2Costs;
+use crate::repo::disk_cache::CacheSettings;
 use crate::repo::open::Settings;
 use crate::repo::{RepoError, Repository};
 use crate::seal::{Secret, keys};
@@ -50,6 +53,21 @@ pub fn create(settings: &keys::Settings) -> TestRepository {
     TestRepository { repo, tally, dir }
 }
 
+impl Repository {
+    /// Waits until the cache has taken what was read.
+    pub fn settle_cache(&self) {
+        if let Some(cache) = &self.core.disk_cache {
+            cache.settle();
+        }
+    }
+}
+
+/// Puts a sealed object as any host might, without anybody learning of it.
+pub fn put_sealed(repo: &Repository, kind: FrameKind, key: &ObjectKey, object: [u8; 32], plain: &[u8]) {
+    let sealed = repo.core.sealer.seal_object(kind, object, plain);
+    repo.target().put(key, &[&sealed]).expect("put");
+}
+
 /// Opens the repository at a target. One that was just dropped may be held by its last jobs for another moment.
 pub fn open(target: Arc<dyn Target>, state: &Path, tally: Arc<Tally>) -> Result<Arc<Repository>, RepoError> {
     open_at(target, state, tally, Arc::new(SystemClock))
@@ -62,12 +80,33 @@ pub fn open_at(
     tally: Arc<Tally>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<Repository>, RepoError> {
+    open_with(target, state, tally, clock, None)
+}
+
+/// As [`open`], with a cache on disk.
+pub fn open_cached(
+    target: Arc<dyn Target>,
+    state: &Path,
+    tally: Arc<Tally>,
+    cache: CacheSettings,
+) -> Result<Arc<Repository>, RepoError> {
+    open_with(target, state, tally, Arc::new(SystemClock), Some(cache))
+}
+
+fn open_with(
+    target: Arc<dyn Target>,
+    state: &Path,
+    tally: Arc<Tally>,
+    clock: Arc<dyn Clock>,
+    cache: Option<CacheSettings>,
+) -> Result<Arc<Repository>, RepoError> {
     let once = || {
         Repository::open(Settings {
             target: Arc::clone(&target),
             secret: secret(),
             state_dir: state.to_owned(),
             memory_bytes: 64 << 20,
+            cache: cache.clone(),
             clock: Arc::clone(&clock),
             monitor: Arc::clone(&tally) as _,
             workers: 2,

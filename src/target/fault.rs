@@ -2,7 +2,7 @@
 
 use crate::format::layout::ObjectKey;
 use crate::target::dir::{Gate, Step};
-use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, DirTarget, ObjectInfo, Put, Space, Target, TargetError};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -202,6 +202,9 @@ impl FaultTarget<DirTarget> {
 impl<T: Target> Target for FaultTarget<T> {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+    fn coherence(&self) -> Coherence {
+        self.inner.coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
         self.look("preparing", "it", || self.inner.prepare())

@@ -4,7 +4,7 @@
 //! succeed, and never with wrong bytes.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
 use crate::words::clock::{Clock, TestClock};
 use crate::words::stamp::Stamp;
 use parking_lot::Mutex;
@@ -126,6 +126,9 @@ impl<T: Target> FlakyTarget<T> {
 impl<T: Target> Target for FlakyTarget<T> {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+    fn coherence(&self) -> Coherence {
+        self.inner.coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
         self.plain("preparing", "it", || self.inner.prepare())

@@ -5,7 +5,7 @@
 //! pieces, and a new rate works on debts already made.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,6 +107,9 @@ impl<T: Target> LimitedTarget<T> {
 impl<T: Target> Target for LimitedTarget<T> {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+    fn coherence(&self) -> Coherence {
+        self.inner.coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
         self.inner.prepare()

@@ -73,6 +73,16 @@ impl Space {
     }
 }
 
+/// Whether the promise of [`Target`] about lists and reads holds when several hosts share a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Coherence {
+    /// It does.
+    Certain,
+    /// It may not, for this reason. One host alone may go on; several may miss what the others wrote, and nothing may be
+    /// collected.
+    Doubtful(String),
+}
+
 /// A store of objects. All methods may be called from any number of threads, processes and hosts at once.
 ///
 /// What the protocol of deletion needs (docs/architecture.md): a `list`, `get` or `read_at` that begins after a `put` or `delete`
@@ -81,6 +91,11 @@ impl Space {
 pub trait Target: Send + Sync {
     /// What the target is, in the words of its specification (`dir:/srv/backup`). Does no input or output.
     fn describe(&self) -> String;
+
+    /// Whether hosts that share the target see what the others wrote. Does not wait for a network.
+    fn coherence(&self) -> Coherence {
+        Coherence::Certain
+    }
 
     /// Makes the target ready to hold a repository; only `init` calls it, no other method ever makes a directory. Durable on
     /// return; repeating it, also after a crash half way, is harmless.
@@ -155,6 +170,9 @@ pub trait Target: Send + Sync {
 impl<T: Target + ?Sized> Target for Arc<T> {
     fn describe(&self) -> String {
         (**self).describe()
+    }
+    fn coherence(&self) -> Coherence {
+        (**self).coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
         (**self).prepare()

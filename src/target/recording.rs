@@ -1,7 +1,7 @@
 //! A target that remembers what was asked of it, for tests such as "an unchanged block costs no call".
 
 use crate::format::layout::ObjectKey;
-use crate::target::{ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
 use parking_lot::Mutex;
 
 /// Which method.
@@ -87,6 +87,9 @@ fn len(parts: &[&[u8]]) -> usize {
 impl<T: Target> Target for RecordingTarget<T> {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+    fn coherence(&self) -> Coherence {
+        self.inner.coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
         self.record(Operation::Prepare, "", self.inner.prepare(), |()| 0)

@@ -1,7 +1,7 @@
 //! Counting what is asked of a target, as a bill of the provider would: lists by their pages, repetitions too.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -105,6 +105,9 @@ impl<T: Target> CountingTarget<T> {
 impl<T: Target> Target for CountingTarget<T> {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+    fn coherence(&self) -> Coherence {
+        self.inner.coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
         self.count(Request::Put, self.inner.prepare())

@@ -9,7 +9,7 @@
 //! thrown out together do not come back together.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
 use crate::words::clock::{Clock, SystemClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,6 +105,9 @@ impl<T: Target> RetryTarget<T> {
 impl<T: Target> Target for RetryTarget<T> {
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+    fn coherence(&self) -> Coherence {
+        self.inner.coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
         self.call(|_| self.inner.prepare())

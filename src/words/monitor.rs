@@ -21,6 +21,8 @@ pub enum Counter {
     TargetReads,
     CacheHits,
     CacheMisses,
+    DiskCacheHits,
+    DiskCacheMisses,
     Damage,
 }
 

@@ -120,7 +120,7 @@ fn what_is_local_stays_when_the_rest_is_cleared() {
     catalog.hide_name(&name("vm")).unwrap();
     catalog.note_bad(&pack_id(1), &[(block(1), "a bit flipped".to_owned())]).unwrap();
     catalog.set_meta("cursor", b"12").unwrap();
-    catalog.clear().unwrap();
+    catalog.rebuild().unwrap().finish().unwrap();
     drop(catalog);
     let catalog = Catalog::open(dir.path(), &SystemClock).unwrap();
     assert_eq!((catalog.host_id().unwrap(), catalog.version_uids().unwrap()), (host, vec![]));

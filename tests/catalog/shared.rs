@@ -49,7 +49,7 @@ fn other_process() {
         "fill" => fill(&catalog, 2000, 150),
         "be killed" => loop {
             fill(&catalog, 5000, 50);
-            catalog.clear().unwrap();
+            catalog.rebuild().unwrap().finish().unwrap();
         },
         "hold" => drop(std::io::stdin().read_line(&mut String::new())),
         other => panic!("no part {other}"),

@@ -95,7 +95,7 @@ impl Incoming {
             attributes.mtime = mtime.unwrap_or(attributes.mtime);
         };
         let mut state = file.state.lock();
-        if state.work.is_none() && self.repo.catalog().draft_of(&state.name)?.is_some() {
+        if state.work.is_none() && self.repo.shown_draft(&state.name)?.is_some() {
             self.begin_work(&mut state)?;
         }
         if let Some(work) = state.work.as_mut() {

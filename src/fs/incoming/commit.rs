@@ -126,13 +126,14 @@ impl Incoming {
             attributes: attributes(&name, work, published_snapshot(work, settled)),
             base: work.base,
             supersedes: work.supersedes,
-            draft: work.draft,
+            draft: work.draft.id(),
             duration_ms: u64::try_from(now.millis() - work.began.millis()).unwrap_or(0),
             relatives: work.relative.into_iter().collect(),
         };
-        let (record, supersedes, draft) = (work.record.clone(), work.supersedes, work.draft);
+        let (record, supersedes, draft) = (work.record.clone(), work.supersedes, work.draft.clone());
         let writers: BTreeSet<ProcessId> = work.writers.iter().copied().chain(by).collect();
         drop(state);
+        let next = self.repo.new_draft()?;
         let version = publish_version(&self.repo, settled, publication)?;
         self.repo.catalog().unhide_name(&name)?;
         self.await_labels(&name, version.uid, now, writers)?;
@@ -141,7 +142,7 @@ impl Incoming {
         let mut state = file.state.lock();
         if let Some(work) = state.work_of(image) {
             origin = work.origin.take();
-            work.renew(self.repo.clock().draft_id());
+            work.renew(next);
             work.start = settled.image;
             work.relative = Some(settled.image);
             work.base = version.uid;
@@ -150,8 +151,8 @@ impl Incoming {
         } else if let Some(other) = &mut state.work {
             // What began meanwhile is another draft than the one that this version stands for.
             other.record.take_if(|taken| record.as_ref().is_some_and(|record| record.uid == taken.uid));
-            if other.draft == draft {
-                other.draft = self.repo.clock().draft_id();
+            if other.draft.id() == draft.id() {
+                other.draft = next;
             }
         }
         drop(state);
@@ -192,7 +193,7 @@ impl Incoming {
             image: settled.image,
             base: work.base,
             supersedes: before.as_ref().map_or(Uid::NIL, |record| record.uid),
-            draft: work.draft,
+            draft: work.draft.id(),
             start: work.start,
             broken: unfinished.map(|broken| Broken { at: broken.at.min(settled.image.size_bytes), ..broken }),
             attributes: attributes(&name, work, draft_snapshot(work, settled)),
@@ -208,7 +209,7 @@ impl Incoming {
             work.durable_changes = if renamed { u64::MAX } else { settled.changes };
             work.relative = Some(settled.image);
             work.record = Some(record);
-        } else if let Some(other) = state.work.as_mut().filter(|other| other.draft == record.draft) {
+        } else if let Some(other) = state.work.as_mut().filter(|other| other.draft.id() == record.draft) {
             // What began meanwhile replaces this record too.
             other.record = Some(record);
         }

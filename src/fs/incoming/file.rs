@@ -5,8 +5,9 @@ use crate::fs::process::{ProcessId, TaskKind};
 use crate::fs::seam::Fh;
 use crate::image::{DraftImage, ImageReader};
 use crate::ops::snapshots::Session;
+use crate::repo::claims::ClaimedDraft;
 use crate::words::attribute::FileAttributes;
-use crate::words::ids::{DraftId, Uid};
+use crate::words::ids::Uid;
 use crate::words::name::Name;
 use crate::words::record::{Broken, ImageRef, Record};
 use crate::words::stamp::Stamp;
@@ -45,8 +46,8 @@ pub struct FileState {
 
 /// An image being written. It outlives its publication while handles are open, since they may go on.
 pub struct Work {
-    /// Names it on the target.
-    pub draft: DraftId,
+    /// Names it on the target; nobody else on this host touches it meanwhile.
+    pub draft: ClaimedDraft,
     /// The content.
     pub image: Arc<DraftImage>,
     /// What the content was when this began, or when it was last published: equal content is no change.

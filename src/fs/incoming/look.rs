@@ -5,6 +5,7 @@ use crate::fs::incoming::Incoming;
 use crate::fs::incoming::file::{File, FileState};
 use crate::fs::nodes::Node;
 use crate::fs::seam::{Answer, Fh, FileAttr, NodeKind};
+use crate::repo::drafts::DraftOwner;
 use crate::words::attribute::{FileAttributes, Mtime};
 use crate::words::name::Name;
 use crate::words::record::ImageRef;
@@ -105,7 +106,8 @@ impl Incoming {
 
     /// Every draft.
     pub fn drafts(&self) -> Answer<Vec<DraftSummary>> {
-        let mut drafts = BTreeMap::new();
+        // One for each name here; each record of somebody else by itself.
+        let (mut drafts, mut others) = (BTreeMap::new(), Vec::new());
         for record in self.repo.catalog().drafts()? {
             let state = match &record.broken {
                 Some(broken) => format!("incomplete at {}: {}", broken.at, broken.reason),
@@ -113,7 +115,15 @@ impl Incoming {
             };
             let name = record.attributes.name.to_string();
             let size_bytes = record.image.size_bytes;
-            drafts.insert(name.clone(), DraftSummary { name, size_bytes, state });
+            let whose = match self.repo.owner_of_draft(&record)? {
+                DraftOwner::Ours => {
+                    drafts.insert(name.clone(), DraftSummary { name, size_bytes, state });
+                    continue;
+                }
+                DraftOwner::OtherProcess => "of another mount of this host".to_owned(),
+                DraftOwner::OtherHost(host) => format!("of host {host}, stored {}", record.created),
+            };
+            others.push(DraftSummary { name, size_bytes, state: format!("{state} ({whose}; {})", record.uid) });
         }
         let files = self.table.lock().files();
         for file in files {
@@ -132,21 +142,29 @@ impl Incoming {
             let size_bytes = work.image.size_bytes();
             drafts.insert(name.clone(), DraftSummary { name, size_bytes, state: text });
         }
-        Ok(drafts.into_values().collect())
+        others.extend(drafts.into_values());
+        others.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(others)
     }
 
     pub(super) fn by_number(&self, number: u64) -> Answer<Arc<File>> {
         self.table.lock().by_number(number).ok_or(Errno::ESTALE)
     }
 
-    /// Whether a name is shown: it has a draft, or a version and is not hidden.
+    /// Whether a name is shown: it has a draft of this mount, or it has anything at all and is not hidden.
     pub(super) fn is_shown(&self, name: &Name) -> Answer<bool> {
         let file = self.table.lock().peek(name);
         if file.is_some_and(|file| file.state.lock().work.as_ref().is_some_and(super::file::Work::is_draft)) {
             return Ok(true);
         }
         let catalog = self.repo.catalog();
-        Ok(catalog.draft_of(name)?.is_some() || (!catalog.is_hidden(name)? && !catalog.versions_of(name)?.is_empty()))
+        Ok(self.repo.own_draft(name)?.is_some() || (!catalog.is_hidden(name)? && self.is_known(name)?))
+    }
+
+    /// Whether a name has versions, or a draft of whoever.
+    pub(super) fn is_known(&self, name: &Name) -> Answer<bool> {
+        let catalog = self.repo.catalog();
+        Ok(catalog.name_exists(name)? || !catalog.drafts_of(name)?.is_empty())
     }
 
     /// Whether a path is a directory: made, or above something shown.
@@ -182,7 +200,7 @@ impl Incoming {
             let attributes = self.newest_attributes(&state)?;
             return Ok(attr_of_image(file, &image, &attributes));
         }
-        if let Some(record) = self.repo.catalog().draft_of(&state.name)?.filter(|_| state.work.is_none()) {
+        if let Some(record) = self.repo.shown_draft(&state.name)?.filter(|_| state.work.is_none()) {
             return Ok(attr_of_image(file, &record.image, &record.attributes.file));
         }
         match self.newest(&state.name)? {

@@ -7,11 +7,11 @@ use crate::fs::nodes::Node;
 use crate::fs::process::{self, Opener, ProcessId, TaskKind};
 use crate::fs::seam::{Answer, Caller, Fh, OpenRequest};
 use crate::image::{DraftImage, ImageReader};
+use crate::repo::claims::ClaimedDraft;
 use crate::words::attribute::{FileAttributes, Mtime, Validity};
-use crate::words::clock::ClockExt;
-use crate::words::ids::{DraftId, Uid};
+use crate::words::ids::Uid;
 use crate::words::name::Name;
-use crate::words::record::{Broken, ImageRef};
+use crate::words::record::{Broken, ImageRef, Record};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -91,14 +91,14 @@ impl Incoming {
         if state.work.as_ref().is_some_and(Work::is_draft) {
             return Ok(None);
         }
-        let (image, label) =
-            if let Some(record) = self.repo.catalog().draft_of(&state.name)?.filter(|_| state.work.is_none()) {
-                (record.image, format!("the draft of {}", state.name))
-            } else if let Some(newest) = self.newest(&state.name)? {
-                (newest.record.image, format!("version {} of {}", newest.record.uid, state.name))
-            } else {
-                return Ok(None);
-            };
+        let (image, label) = if let Some(record) = self.repo.shown_draft(&state.name)?.filter(|_| state.work.is_none())
+        {
+            (record.image, format!("the draft of {}", state.name))
+        } else if let Some(newest) = self.newest(&state.name)? {
+            (newest.record.image, format!("version {} of {}", newest.record.uid, state.name))
+        } else {
+            return Ok(None);
+        };
         Ok(Some(Arc::new(ImageReader::new(Arc::clone(&self.repo), image, label))))
     }
 
@@ -130,11 +130,14 @@ impl Incoming {
     /// the new one is durable.
     pub(super) fn begin_empty(&self, state: &mut FileState, new: Option<(Caller, u32)>) -> Answer<()> {
         let newest = self.newest(&state.name)?;
-        let record = match &mut state.work {
-            Some(work) => work.record.take(),
-            None => self.repo.catalog().draft_of(&state.name)?,
+        let taken = match &mut state.work {
+            Some(work) => work.record.take().map(|record| (record, work.draft.clone())),
+            None => self.repo.take_draft(&state.name)?,
         };
-        let draft = record.as_ref().map_or_else(|| self.repo.clock().draft_id(), |record| record.draft);
+        let (record, draft) = match taken {
+            Some((record, draft)) => (Some(record), draft),
+            None => (None, self.repo.new_draft()?),
+        };
         let now = self.repo.clock().now();
         let fallback = FileAttributes {
             mode: new.map_or(0o600, |(_, mode)| mode & 0o7777),
@@ -176,33 +179,14 @@ impl Incoming {
     /// Makes sure that there is something to write to: the work at hand, the draft on the target, or the newest version.
     pub(super) fn begin_work<'a>(&self, state: &'a mut FileState) -> Answer<&'a mut Work> {
         if state.work.is_none() {
-            if let Some(record) = self.repo.catalog().draft_of(&state.name)? {
-                let base = self.repo.catalog().version(record.base)?.map(|version| version.record.image);
-                let image = DraftImage::new(Arc::clone(&self.repo), record.image, base.or(Some(record.image)));
-                // It differs from its start by what the record holds: a count that is not the present one says so.
-                let clean_changes = if record.image == record.start { 0 } else { u64::MAX };
-                state.work = Some(Work {
-                    draft: record.draft,
-                    image,
-                    start: record.start,
-                    base: record.base,
-                    relative: Some(record.image),
-                    clean_changes,
-                    durable_changes: 0,
-                    explicit: false,
-                    supersedes: Uid::NIL,
-                    attributes: record.attributes.file,
-                    mtime_set: true,
-                    broken: record.broken.clone(),
-                    error: None,
-                    writers: std::collections::BTreeSet::new(),
-                    published: None,
-                    began: record.created,
-                    record: Some(record),
-                    origin: None,
-                });
+            if let Some((record, draft)) = self.repo.take_draft(&state.name)? {
+                let work = self.work_on(&record, draft)?;
+                state.work = Some(Work { record: Some(record), ..work });
             } else if let Some(newest) = self.newest(&state.name)? {
-                state.work = Some(self.work_from(&newest));
+                state.work = Some(self.work_from(&newest)?);
+            } else if let Some(record) = self.repo.shown_draft(&state.name)? {
+                // Another host's, or another mount's: that one keeps its own.
+                state.work = Some(self.work_on(&record, self.repo.new_draft()?)?);
             } else {
                 self.begin_empty(state, None)?;
             }
@@ -210,10 +194,38 @@ impl Incoming {
         state.work.as_mut().ok_or(Errno::EIO)
     }
 
-    fn work_from(&self, version: &crate::catalog::Version) -> Work {
+    /// Work that goes on from a draft record.
+    fn work_on(&self, record: &Record, draft: ClaimedDraft) -> Answer<Work> {
+        let base = self.repo.catalog().version(record.base)?.map(|version| version.record.image);
+        let image = DraftImage::new(Arc::clone(&self.repo), record.image, base.or(Some(record.image)));
+        // It differs from its start by what the record holds: a count that is not the present one says so.
+        let clean_changes = if record.image == record.start { 0 } else { u64::MAX };
+        Ok(Work {
+            draft,
+            image,
+            start: record.start,
+            base: record.base,
+            relative: Some(record.image),
+            clean_changes,
+            durable_changes: 0,
+            explicit: false,
+            record: None,
+            supersedes: Uid::NIL,
+            attributes: record.attributes.file,
+            mtime_set: true,
+            broken: record.broken.clone(),
+            error: None,
+            writers: std::collections::BTreeSet::new(),
+            published: None,
+            began: record.created,
+            origin: None,
+        })
+    }
+
+    fn work_from(&self, version: &crate::catalog::Version) -> Answer<Work> {
         let record = &version.record;
-        Work {
-            draft: self.repo.clock().draft_id(),
+        Ok(Work {
+            draft: self.repo.new_draft()?,
             image: DraftImage::new(Arc::clone(&self.repo), record.image, Some(record.image)),
             start: record.image,
             base: record.uid,
@@ -231,7 +243,7 @@ impl Incoming {
             published: None,
             began: self.repo.clock().now(),
             origin: None,
-        }
+        })
     }
 
     /// Called with the first change since the work began or was published: decides whether this goes on from the version
@@ -250,7 +262,9 @@ impl Incoming {
             work.broken = base.and_then(|version| incompleteness(&version));
         }
         work.began = self.repo.clock().now();
-        work.draft = if work.record.is_none() { self.repo.clock().draft_id() } else { work.draft };
+        if work.record.is_none() {
+            work.draft = self.repo.new_draft()?;
+        }
         let Some(published) = work.published.take() else { return Ok(()) };
         let same = published.by.is_some() && published.by == process;
         if !same || published.at.elapsed() > super::SECOND_THOUGHTS || self.looked_at.lock().contains(&published.uid) {
@@ -264,7 +278,7 @@ impl Incoming {
         let reason = format!("{who} went on writing {name} after closing it");
         self.repo.set_validity(published.uid, Validity::Incomplete(reason))?;
         work.supersedes = published.uid;
-        work.draft = self.repo.clock().draft_id();
+        work.draft = self.repo.new_draft()?;
         Ok(())
     }
 
@@ -358,7 +372,7 @@ fn incompleteness(version: &crate::catalog::Version) -> Option<Broken> {
 
 impl Work {
     /// A fresh identity for what comes after a publication.
-    pub(super) fn renew(&mut self, draft: DraftId) {
+    pub(super) fn renew(&mut self, draft: ClaimedDraft) {
         self.draft = draft;
         self.record = None;
         self.supersedes = Uid::NIL;

@@ -9,9 +9,9 @@ use crate::fs::nodes::Node;
 use crate::fs::process;
 use crate::fs::seam::{Answer, Caller};
 use crate::image::ImageReader;
+use crate::repo::drafts::DraftOwner;
 use crate::words::attribute::FileAttributes;
 use crate::words::name::{COMPONENT_MAX_BYTES, Name};
-use crate::words::record::RecordKind;
 use std::sync::Arc;
 
 impl Incoming {
@@ -66,7 +66,7 @@ impl Incoming {
         let unused = state.handles.is_empty();
         drop(state);
         self.discard_draft(&name)?;
-        if !self.repo.catalog().versions_of(&name)?.is_empty() {
+        if self.is_known(&name)? {
             self.repo.catalog().hide_name(&name)?;
         }
         let mut table = self.table.lock();
@@ -77,10 +77,10 @@ impl Incoming {
         Ok(())
     }
 
-    /// Removes every draft record of a name.
+    /// Removes the draft records of a name that belong to this mount, or to no other that lives.
     pub(super) fn discard_draft(&self, name: &Name) -> Answer<()> {
-        while let Some(record) = self.repo.catalog().draft_of(name)? {
-            self.repo.remove_record(RecordKind::Draft, record.uid)?;
+        while let Some(record) = self.repo.own_draft(name)? {
+            self.repo.discard_draft(&record, DraftOwner::Ours)?;
         }
         Ok(())
     }

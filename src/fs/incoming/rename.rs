@@ -45,7 +45,7 @@ impl Incoming {
         }
         let file = self.table.lock().file(source);
         let mut state = file.lock_when_closed();
-        let has_draft = self.repo.catalog().draft_of(source)?.is_some();
+        let has_draft = self.repo.shown_draft(source)?.is_some();
         if has_draft && state.work.is_none() {
             self.begin_work(&mut state)?;
         }
@@ -54,12 +54,21 @@ impl Incoming {
         if is_draft {
             self.replace_draft(target)?;
             self.move_file(&file, source, target);
-            return self.publish_renamed(caller, &file);
+            self.publish_renamed(caller, &file)?;
+            return self.hide_rest(source);
         }
         self.move_versions(source, target)?;
         self.replace_draft(target)?;
         self.move_file(&file, source, target);
         self.repo.catalog().unhide_name(target)?;
+        Ok(())
+    }
+
+    /// What other hosts have under a name that moved away is not shown under it again.
+    fn hide_rest(&self, source: &Name) -> Answer<()> {
+        if self.repo.own_draft(source)?.is_none() && !self.repo.catalog().drafts_of(source)?.is_empty() {
+            self.repo.catalog().hide_name(source)?;
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::commit::Purpose;
 use crate::ops::{Interrupt, scrub};
-use crate::words::record::RecordKind;
+use crate::repo::drafts::DraftOwner;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -91,7 +91,8 @@ impl Incoming {
         }
     }
 
-    /// Removes drafts that were never published and are older than allowed. One that is open is in use, however old.
+    /// Removes drafts that were never published and are older than allowed. One that is open is in use, however old; so may be
+    /// any of another host, whose clock says nothing about ours: those stay until somebody removes them.
     fn expire_drafts(&self) {
         let before =
             self.repo.clock().now().millis() - i64::try_from(self.options.draft_expire.as_millis()).unwrap_or(i64::MAX);
@@ -102,11 +103,11 @@ impl Incoming {
         for record in drafts.into_iter().filter(|record| record.created.millis() < before) {
             let name = &record.attributes.name;
             let open = self.table.lock().peek(name).is_some_and(|file| file.state.lock().work.is_some());
-            if open {
+            if open || !matches!(self.repo.owner_of_draft(&record), Ok(DraftOwner::Ours)) {
                 continue;
             }
             tracing::warn!("{name}: a draft of {} bytes from {} has expired", record.image.size_bytes, record.created);
-            if let Err(error) = self.repo.remove_record(RecordKind::Draft, record.uid) {
+            if let Err(error) = self.repo.discard_draft(&record, DraftOwner::Ours) {
                 tracing::warn!("{name}: its expired draft could not be removed: {error}");
             }
         }

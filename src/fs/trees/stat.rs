@@ -16,18 +16,18 @@ use std::time::Duration;
 const IMAGE_BLKSIZE: u32 = 1 << 20;
 const TEXT_BLKSIZE: u32 = 4096;
 
-/// Of what does not change but for its mode and owner, which another host may change.
-const FACTS_TTL: Duration = Duration::from_secs(60);
-/// Of `data`: it changes through this mount only, and the kernel knows what it has written.
-const DATA_TTL: Duration = Duration::from_secs(1);
+/// Of what does not change but for its mode and owner, which another process or host may change at any time; and of `data`, which
+/// changes through this mount only, and the kernel knows what it has written.
+const FACTS_TTL: Duration = Duration::from_secs(1);
 
 /// How long the attributes of a node hold.
 pub(super) fn ttl(node: &Node) -> Duration {
     match node {
-        Node::VersionFile(_, VersionFile::Data) => DATA_TTL,
-        Node::VersionFile(_, VersionFile::Original | VersionFile::Created | VersionFile::Size | VersionFile::Stats) => {
-            FACTS_TTL
-        }
+        Node::VersionFile(_, file) => match file {
+            VersionFile::Data | VersionFile::Original => FACTS_TTL,
+            VersionFile::Created | VersionFile::Size | VersionFile::Stats => FACTS_TTL,
+            _ => Duration::ZERO,
+        },
         _ => Duration::ZERO,
     }
 }

@@ -164,7 +164,10 @@ fn begin(repo: &Repository, options: &Options) -> Result<Stamp, OpsError> {
 /// When the target cannot be reached or the catalog fails.
 pub fn learn(repo: &Repository) -> Result<Option<BadObject>, OpsError> {
     match repo.refresh() {
-        Ok(_) => Ok(None),
+        Ok(learned) => Ok(learned.rebuilt.map(|object| {
+            let problem = "it was missing; what packs say of themselves replaced it".to_owned();
+            BadObject { object, problem }
+        })),
         Err(error @ (RepoError::Seal { .. } | RepoError::Format { .. })) => {
             let text = error.to_string();
             let (object, problem) = text.split_once(": ").unwrap_or(("", &text));

@@ -9,13 +9,14 @@
 //! answers ESTALE; a call that gets it begins anew, once. NFS has no rename that does not replace; hard links stand in.
 
 mod root;
+mod shared;
 mod step;
 mod upload;
 
 pub use step::{Gate, Step};
 
 use crate::format::layout::{self, ObjectKey};
-use crate::target::{ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
 use crate::words::clock::{Clock, SystemClock};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -126,6 +127,14 @@ impl DirTarget {
 impl Target for DirTarget {
     fn describe(&self) -> String {
         format!("dir:{}", self.root.display())
+    }
+
+    fn coherence(&self) -> Coherence {
+        let looked = std::fs::read("/proc/self/mountinfo").and_then(|table| Ok((table, self.root.canonicalize()?)));
+        match looked {
+            Ok((table, dir)) => shared::coherence(&table, &dir),
+            Err(error) => Coherence::Doubtful(format!("it is not known on which filesystem it lies: {error}")),
+        }
     }
 
     fn prepare(&self) -> Result<(), TargetError> {

@@ -1,0 +1,58 @@
+//! Following the other hosts: now and then a mount learns what they did.
+//!
+//! Nothing else has to be told: what the trees show is read from the catalog at each call, directories, links and missing names
+//! are not kept by the kernel, and attributes for a second only. So what another process of this host learns or does is seen at
+//! once, too.
+
+use crate::repo::Repository;
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use std::io;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// Learns until it is dropped.
+pub(super) struct Follower {
+    /// The thread ends when this is gone.
+    _stop: Option<Sender<()>>,
+}
+
+impl Follower {
+    /// Learns every `interval`; not at all when there is none.
+    pub(super) fn start(repo: &Arc<Repository>, interval: Option<Duration>) -> io::Result<Self> {
+        let Some(interval) = interval else { return Ok(Self { _stop: None }) };
+        let (stop, stopped) = bounded::<()>(0);
+        let repo = Arc::downgrade(repo);
+        thread::Builder::new().name("follower".to_owned()).spawn(move || {
+            let mut working = true;
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                let Some(now_working) = follow(&repo, working) else { return };
+                working = now_working;
+            }
+        })?;
+        Ok(Self { _stop: Some(stop) })
+    }
+}
+
+/// Learns once, and says whether that worked; `None` when there is nothing left to learn for. A target that stays away is
+/// told of once.
+fn follow(repo: &Weak<Repository>, worked: bool) -> Option<bool> {
+    let repo = repo.upgrade()?;
+    match repo.refresh() {
+        Ok(learned) => {
+            if !worked {
+                tracing::info!("other hosts are heard of again");
+            }
+            if learned.records + learned.removed + learned.entries > 0 {
+                tracing::debug!("of other hosts: {learned:?}");
+            }
+            Some(true)
+        }
+        Err(error) => {
+            if worked {
+                tracing::warn!("what other hosts do is not seen here for now: {error}");
+            }
+            Some(false)
+        }
+    }
+}

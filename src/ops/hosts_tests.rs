@@ -1,0 +1,487 @@
+//! Several hosts on one target: each has a catalog and a state directory of its own, none knows of the others but through the
+//! target.
+
+use crate::format::frame::FrameKind;
+use crate::format::layout::{self, ObjectKey};
+use crate::format::{condemned, record};
+use crate::image::{DraftImage, ImageReader};
+use crate::ops::commit::{Publication, publish_version};
+use crate::ops::discard;
+use crate::ops::remove::Consent;
+use crate::repo::drafts::DraftOwner;
+use crate::repo::rebuild::IndexSource;
+use crate::repo::testing::{TestRepository, create, open, put_sealed, small};
+use crate::repo::{RepoError, Repository, object_id};
+use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::words::attribute::{AttributeChange, Attributes, FileAttributes, Mtime, Validity};
+use crate::words::clock::ClockExt;
+use crate::words::ids::{DraftId, PackId, Uid};
+use crate::words::monitor::{Counter, Silent, Tally};
+use crate::words::name::Name;
+use crate::words::record::{BlockKind, ImageRef, PackContents, Record, RecordKind, Verdict};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn attributes(name: &str) -> Attributes {
+    Attributes {
+        name: Name::new(name).unwrap(),
+        snapshot_name: String::new(),
+        tags: BTreeSet::new(),
+        expire: None,
+        protected: false,
+        validity: Validity::Valid,
+        file: FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } },
+    }
+}
+
+/// Bytes that do not repeat.
+fn noise(seed: u32, len: usize) -> Vec<u8> {
+    let mut state = u64::from(seed) | 1 << 40;
+    let step = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    });
+    step.take(len).collect()
+}
+
+fn settle(repo: &Arc<Repository>, bytes: &[u8]) -> crate::image::Settled {
+    let draft = DraftImage::new(Arc::clone(repo), ImageRef::empty(repo.block_size()), None);
+    draft.write_at(0, bytes).unwrap();
+    draft.settle().unwrap()
+}
+
+fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
+    let publication = Publication {
+        attributes: attributes(name),
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft: DraftId::NIL,
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    publish_version(repo, &settle(repo, bytes), publication)
+}
+
+fn draft_record(repo: &Arc<Repository>, name: &str, bytes: &[u8], draft: DraftId) -> Record {
+    let settled = settle(repo, bytes);
+    let now = repo.clock().now();
+    Record {
+        uid: repo.clock().uid(),
+        kind: RecordKind::Draft,
+        created: now,
+        host: repo.host(),
+        image: settled.image,
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft,
+        start: ImageRef::empty(repo.block_size()),
+        broken: None,
+        attributes: attributes(name),
+        stats: settled.stats,
+    }
+}
+
+fn content(repo: &Arc<Repository>, uid: Uid) -> Vec<u8> {
+    let image = repo.version(uid).unwrap().record.image;
+    let mut bytes = vec![0; image.size_bytes as usize];
+    ImageReader::new(Arc::clone(repo), image, "test").read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// Another host on the same target.
+fn host(world: &TestRepository, state: &str) -> Arc<Repository> {
+    let target: Arc<dyn Target> = Arc::new(DirTarget::open(world.dir.path().join("target")));
+    let repo = open(target, &world.dir.path().join(state), Arc::new(Tally::default())).unwrap();
+    repo.refresh().unwrap();
+    repo
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() { copy_tree(&path, &to) } else { assert!(fs::copy(path, to).is_ok()) }
+    }
+}
+
+#[test]
+fn two_hosts_write_at_once_and_agree() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    assert_ne!(one.host(), two.host());
+    let made: Vec<(Uid, Vec<u8>)> = std::thread::scope(|scope| {
+        let work = |repo: &Arc<Repository>, number: u32| {
+            let repo = Arc::clone(repo);
+            scope.spawn(move || {
+                let own = format!("own{number}");
+                let names = ["same", &own, "same"];
+                let made = names.into_iter().zip(0..).map(|(name, n)| {
+                    // Half of it is the same on both hosts.
+                    let bytes = [noise(n, 100_000), noise(number * 10 + n, 100_000)].concat();
+                    (publish(&repo, name, &bytes).unwrap().uid, bytes)
+                });
+                made.collect::<Vec<_>>()
+            })
+        };
+        let running = [work(&one, 1), work(&two, 2)];
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    one.refresh().unwrap();
+    two.refresh().unwrap();
+    let third = host(&world, "three");
+    for repo in [&one, &two, &third] {
+        assert_eq!(repo.catalog().version_uids().unwrap().len(), 6);
+        assert_eq!(repo.catalog().versions_of(&Name::new("same").unwrap()).unwrap().len(), 4);
+        for (uid, bytes) in &made {
+            assert!(content(repo, *uid) == *bytes);
+        }
+        assert_eq!(repo.catalog().dump().unwrap(), third.catalog().dump().unwrap());
+    }
+    // Nothing new costs no record and no entry.
+    let again = two.refresh().unwrap();
+    assert_eq!((again.records, again.entries, again.removed, again.rebuilt), (0, 0, 0, None));
+}
+
+#[test]
+fn tags_edited_on_two_hosts_fold_alike() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let uid = publish(&one, "vm", &noise(1, 5000)).unwrap().uid;
+    two.refresh().unwrap();
+    let add = |tag: &str| AttributeChange::AddTag(tag.into());
+    let remove = |tag: &str| AttributeChange::RemoveTag(tag.into());
+    one.change_attributes(uid, &[add("from one"), add("both"), AttributeChange::Protected(true)]).unwrap();
+    two.change_attributes(uid, &[add("both"), add("from two"), remove("both")]).unwrap();
+    one.change_attributes(uid, &[remove("from one"), add("last")]).unwrap();
+    one.refresh().unwrap();
+    two.refresh().unwrap();
+    let third = host(&world, "three");
+    let folded = third.version(uid).unwrap().attributes;
+    assert!(folded.tags.contains("from two") && folded.tags.contains("last") && !folded.tags.contains("from one"));
+    assert!(folded.protected);
+    for repo in [&one, &two] {
+        assert_eq!(repo.version(uid).unwrap().attributes, folded);
+        assert_eq!(repo.catalog().dump().unwrap(), third.catalog().dump().unwrap());
+    }
+}
+
+#[test]
+fn a_file_and_a_directory_of_one_name_from_two_hosts_both_stay() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let file = publish(&one, "a", &noise(1, 5000)).unwrap().uid;
+    let below = publish(&two, "a/b", &noise(2, 5000)).unwrap().uid;
+    one.refresh().unwrap();
+    two.refresh().unwrap();
+    for repo in [&one, &two] {
+        assert_eq!(repo.resolve("a").unwrap().record.uid, file);
+        assert_eq!(repo.resolve("a/b").unwrap().record.uid, below);
+        // What stands goes on; what is new is refused.
+        publish(repo, "a", &noise(3, 5000)).unwrap();
+        publish(repo, "a/b", &noise(4, 5000)).unwrap();
+        assert!(matches!(publish(repo, "a/c", &noise(5, 5000)), Err(RepoError::NameCollision { .. })));
+    }
+}
+
+#[test]
+fn what_a_dead_writer_of_another_host_left_unconfirmed_is_never_shown() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let shown = publish(&one, "vm", &noise(1, 5000)).unwrap();
+    // As if it had died between putting the record and confirming it.
+    for kind in [RecordKind::Version, RecordKind::Draft] {
+        let dead = Record { uid: one.clock().uid(), kind, host: one.host(), ..shown.clone() };
+        let (key, object) = (layout::record(kind, dead.uid), object_id(dead.uid.as_bytes(), &[]));
+        put_sealed(&one, FrameKind::from(kind), &key, object, &record::encode(&dead));
+        for repo in [&one, &two] {
+            repo.refresh().unwrap();
+            assert_eq!(repo.catalog().version_uids().unwrap(), [shown.uid]);
+            assert_eq!(repo.catalog().drafts().unwrap(), []);
+            assert_eq!(repo.catalog().record(dead.uid).unwrap().unwrap().1, Verdict::Pending);
+            assert_eq!(repo.resolve("vm").unwrap().record.uid, shown.uid);
+        }
+    }
+}
+
+#[test]
+fn a_draft_belongs_to_the_host_that_writes_it() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let name = Name::new("vm").unwrap();
+    let claim = one.new_draft().unwrap();
+    let theirs = draft_record(&one, "vm", &noise(1, 9000), claim.id());
+    one.publish(&theirs, &[]).unwrap();
+    two.refresh().unwrap();
+    assert_eq!(two.owner_of_draft(&theirs).unwrap(), DraftOwner::OtherHost(one.host()));
+    assert_eq!(two.own_draft(&name).unwrap(), None);
+    assert!(two.take_draft(&name).unwrap().is_none());
+    // Without a version of the name it can be read here, and after one it is not in the way.
+    assert_eq!(two.shown_draft(&name).unwrap().map(|record| record.uid), Some(theirs.uid));
+    publish(&two, "vm", &noise(2, 9000)).unwrap();
+    assert_eq!(two.shown_draft(&name).unwrap(), None);
+    // Two of one name, one on each host.
+    let mine = draft_record(&two, "vm", &noise(3, 9000), two.new_draft().unwrap().id());
+    two.publish(&mine, &[]).unwrap();
+    one.refresh().unwrap();
+    assert_eq!(one.own_draft(&name).unwrap().map(|record| record.uid), Some(theirs.uid));
+    assert_eq!(two.own_draft(&name).unwrap().map(|record| record.uid), Some(mine.uid));
+    assert!(matches!(two.adopt_draft(theirs.uid), Err(RepoError::DraftExists { .. })));
+    // It goes only when somebody insists.
+    let spec = theirs.uid.to_string();
+    assert!(discard::plan(&two, &spec, Consent::Plain).is_err());
+    assert!(two.discard_draft(&mine, DraftOwner::Ours).unwrap());
+    let copy = two.adopt_draft(theirs.uid).unwrap();
+    assert_eq!((copy.image, copy.host), (theirs.image, two.host()));
+    assert_eq!(two.own_draft(&name).unwrap().map(|record| record.uid), Some(copy.uid));
+    one.refresh().unwrap();
+    assert_eq!(one.own_draft(&name).unwrap().map(|record| record.uid), Some(theirs.uid), "nothing was taken from it");
+    discard::plan(&two, &spec, Consent::Forced).unwrap().unwrap().execute(&two).unwrap();
+    one.refresh().unwrap();
+    assert_eq!(one.own_draft(&name).unwrap(), None);
+}
+
+#[test]
+fn a_host_without_its_catalog_still_knows_its_drafts() {
+    let world = create(&small());
+    let name = Name::new("vm").unwrap();
+    let record = draft_record(&world.repo, "vm", &noise(1, 9000), world.repo.new_draft().unwrap().id());
+    world.repo.publish(&record, &[]).unwrap();
+    let id = world.repo.host();
+    let state = world.repo.state_dir().to_owned();
+    let TestRepository { repo, dir, .. } = world;
+    drop(repo);
+    let target: Arc<dyn Target> = Arc::new(DirTarget::open(dir.path().join("target")));
+    // The last thread of the repository may hold it for another moment.
+    let catalog = state.join("catalog");
+    let gone = (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        crate::catalog::Catalog::discard(&catalog).is_ok()
+    });
+    assert!(gone);
+    let again = open(target, &dir.path().join("state"), Arc::new(Tally::default())).unwrap();
+    again.refresh().unwrap();
+    assert_eq!(again.host(), id);
+    assert_eq!(again.own_draft(&name).unwrap().map(|record| record.uid), Some(record.uid));
+}
+
+/// Puts an old copy of the target back.
+fn roll_back(world: &TestRepository, saved: &Path) {
+    let target = world.dir.path().join("target");
+    fs::remove_dir_all(&target).unwrap();
+    copy_tree(saved, &target);
+}
+
+#[test]
+fn a_target_that_was_rolled_back_is_learnt_anew() {
+    let world = create(&small());
+    let one = Arc::clone(&world.repo);
+    let kept = publish(&one, "kept", &noise(1, 300_000)).unwrap().uid;
+    let removed = publish(&one, "removed", &noise(2, 50_000)).unwrap().uid;
+    let saved = world.dir.path().join("saved");
+    copy_tree(&world.dir.path().join("target"), &saved);
+    let lost = publish(&one, "lost", &noise(3, 300_000)).unwrap().uid;
+    one.change_attributes(kept, &[AttributeChange::AddTag("lost".into())]).unwrap();
+    one.remove_version(removed).unwrap();
+    roll_back(&world, &saved);
+    let learned = one.refresh().unwrap();
+    assert!(learned.rebuilt.is_some());
+    let fresh = host(&world, "fresh");
+    assert_eq!(one.catalog().dump().unwrap(), fresh.catalog().dump().unwrap());
+    assert_eq!(one.catalog().version_uids().unwrap(), [kept, removed], "what was deleted later is back, and stays");
+    assert!(one.version(lost).is_err() && one.version(kept).unwrap().attributes.tags.is_empty());
+    // The blocks that are gone are stored again.
+    let again = publish(&one, "lost", &noise(3, 300_000)).unwrap().uid;
+    fresh.refresh().unwrap();
+    assert!(content(&fresh, again) == noise(3, 300_000));
+    assert_eq!(one.refresh().unwrap().rebuilt, None, "once is enough");
+}
+
+#[test]
+fn a_backup_to_a_rolled_back_target_does_not_rely_on_what_is_gone() {
+    let world = create(&small());
+    let one = Arc::clone(&world.repo);
+    publish(&one, "first", &noise(1, 50_000)).unwrap();
+    let saved = world.dir.path().join("saved");
+    copy_tree(&world.dir.path().join("target"), &saved);
+    let image = noise(3, 300_000);
+    publish(&one, "vm", &image).unwrap();
+    roll_back(&world, &saved);
+    // Nobody has looked at the target since: the blocks seem to be there.
+    let again = publish(&one, "vm", &image);
+    let fresh = host(&world, "fresh");
+    match again {
+        Ok(record) => assert!(content(&fresh, record.uid) == image),
+        Err(error) => assert!(matches!(error, RepoError::Damaged { .. }), "{error}"),
+    }
+    let third = publish(&one, "vm", &image).unwrap();
+    fresh.refresh().unwrap();
+    assert!(content(&fresh, third.uid) == image);
+}
+
+#[test]
+fn a_condemned_batch_that_vanished_is_noticed_and_what_is_gone_stays_dead() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let uid = publish(&one, "vm", &noise(1, 50_000)).unwrap().uid;
+    let (gone, there) = (PackId::from_bytes([9; 32]), one.catalog().packs().unwrap()[0].pack);
+    let batch = condemn(&one, &[gone, there]);
+    two.refresh().unwrap();
+    let before = two.catalog().fingerprint().unwrap();
+    one.target().delete(&batch).unwrap();
+    // Lost together with the verdict of a version: only this host knows that it was confirmed.
+    one.target().delete(&layout::ok(uid)).unwrap();
+    assert_ne!(two.learn_condemned().unwrap(), before);
+    assert_eq!(two.catalog().condemned_packs().unwrap(), BTreeSet::from([gone]));
+    assert_eq!(two.catalog().version_uids().unwrap(), [uid]);
+    assert_eq!(host(&world, "three").catalog().condemned_packs().unwrap(), BTreeSet::from([gone]));
+}
+
+fn condemn(repo: &Repository, packs: &[PackId]) -> ObjectKey {
+    let batch = repo.clock().batch_id();
+    let key = layout::condemned(batch);
+    put_sealed(repo, FrameKind::Condemned, &key, object_id(batch.as_bytes(), &[]), &condemned::encode(packs));
+    key
+}
+
+#[test]
+fn blocks_that_another_host_moved_are_found() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let image = noise(1, 200_000);
+    let uid = publish(&one, "vm", &image).unwrap().uid;
+    two.refresh().unwrap();
+    // What a collection does: new packs, the old ones condemned, then deleted.
+    let old: Vec<PackId> = one.catalog().packs().unwrap().into_iter().map(|pack| pack.pack).collect();
+    condemn(&one, &old);
+    one.learn_condemned().unwrap();
+    one.check_image(&one.version(uid).unwrap().record.image, &[]).unwrap();
+    old.iter().for_each(|pack| one.target().delete(&layout::pack(*pack)).unwrap());
+    assert!(content(&two, uid) == image);
+    assert_eq!(two.catalog().damaged().unwrap(), []);
+}
+
+#[test]
+fn a_rebuild_beside_readers_and_writers_hides_nothing() {
+    let world = create(&small());
+    let repo = Arc::clone(&world.repo);
+    let first: Vec<Uid> = (0..5).map(|n| publish(&repo, "vm", &noise(n, 60_000)).unwrap().uid).collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let shown = repo.catalog().version_uids().unwrap();
+                assert!(first.iter().all(|uid| shown.contains(uid)), "{} versions are shown", shown.len());
+                assert!(content(&repo, first[0]) == noise(0, 60_000));
+            }
+        });
+        let writer = scope.spawn(|| {
+            for n in 10..30 {
+                let uid = publish(&repo, "other", &noise(n, 60_000)).unwrap().uid;
+                assert!(repo.catalog().version_uids().unwrap().contains(&uid));
+            }
+        });
+        let mut rebuilds = 0;
+        while !writer.is_finished() {
+            let source = if rebuilds % 2 == 0 { IndexSource::Fragments } else { IndexSource::Packs };
+            repo.rebuild(source, &Silent).unwrap();
+            rebuilds += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(rebuilds > 2, "{rebuilds}");
+    });
+    assert_eq!(repo.catalog().version_uids().unwrap().len(), 25);
+    let fresh = host(&world, "fresh");
+    assert_eq!(repo.catalog().dump().unwrap(), fresh.catalog().dump().unwrap());
+}
+
+/// Lets another process of this host learn something between two requests of a check.
+struct Meddler {
+    inner: DirTarget,
+    /// Done once, after the condemned list was read.
+    deed: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    lists: std::sync::atomic::AtomicUsize,
+}
+
+impl Target for Meddler {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn prepare(&self) -> Result<(), TargetError> {
+        self.inner.prepare()
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.inner.put(key, parts)
+    }
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        self.inner.put_new(key, parts)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        self.inner.get(key)
+    }
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+        self.inner.read_at(key, offset, buf)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        let listed = self.inner.list(prefix);
+        if prefix == layout::CONDEMNED {
+            self.lists.fetch_add(1, Ordering::Relaxed);
+            if let Some(deed) = self.deed.lock().take() {
+                deed();
+            }
+        }
+        listed
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        self.inner.delete(key)
+    }
+    fn space(&self) -> Result<Space, TargetError> {
+        self.inner.space()
+    }
+}
+
+#[test]
+fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
+    let world = create(&small());
+    let root = world.dir.path().join("target");
+    let meddler = Arc::new(Meddler {
+        inner: DirTarget::open(&root),
+        deed: parking_lot::Mutex::default(),
+        lists: std::sync::atomic::AtomicUsize::new(0),
+    });
+    let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
+    repo.refresh().unwrap();
+    let image = settle(&repo, &noise(1, 200_000)).image;
+    // All copies of its blocks are condemned, so the check would store them again ...
+    let packs = repo.catalog().packs().unwrap();
+    let old: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
+    condemn(&repo, &old);
+    // ... did not another process learn, just after this one has read the list, of copies in a pack that is condemned by then.
+    let dead = PackId::from_bytes([7; 32]);
+    let contents: Vec<PackContents> = old
+        .iter()
+        .zip(&packs)
+        .map(|(pack, summary)| PackContents {
+            pack: if summary.kind == BlockKind::Map { PackId::from_bytes([8; 32]) } else { dead },
+            ..repo.inspect_pack(*pack, summary.size_bytes).unwrap()
+        })
+        .collect();
+    let other = Arc::clone(&world.repo);
+    let catalog = repo.catalog().clone();
+    let fragment = repo.clock().fragment_id();
+    *meddler.deed.lock() = Some(Box::new(move || {
+        condemn(&other, &[dead, PackId::from_bytes([8; 32])]);
+        catalog.absorb_anew(fragment, &contents).unwrap();
+    }));
+    repo.check_image(&image, &[]).unwrap();
+    assert!(meddler.lists.load(Ordering::Relaxed) >= 2, "the list is read again");
+    let fresh = host(&world, "fresh");
+    fresh.check_image(&image, &[]).unwrap();
+    let mut bytes = vec![0; 200_000];
+    old.iter().for_each(|pack| fresh.target().delete(&layout::pack(*pack)).unwrap());
+    ImageReader::new(Arc::clone(&fresh), image, "test").read_at(0, &mut bytes).unwrap();
+    assert!(bytes == noise(1, 200_000));
+    assert_eq!(world.tally.get(Counter::Damage), 0);
+}
