@@ -70,7 +70,11 @@ impl Repository {
         if let Some(sign) = rolled_back
             && let Some(again) = self.rebuild_after(&sign)?
         {
-            learned = again;
+            // What was found to be lost before the catalog was made anew is not found again.
+            let lost = std::mem::replace(&mut learned, again);
+            learned.removed += lost.removed;
+            let news: Vec<_> = lost.unreadable.into_iter().filter(|text| !learned.unreadable.contains(text)).collect();
+            learned.unreadable.extend(news);
         }
         self.core.warn_unreadable(&learned.unreadable);
         Ok(learned)
