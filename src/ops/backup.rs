@@ -161,7 +161,9 @@ pub fn backup(
             record: left.clone(),
         },
     };
+    // A last block that is only partly there was cut off above.
     let from = resumed.and_then(|record| record.broken.as_ref()).map_or(0, |broken| broken.at);
+    let from = from / repo.block_size().bytes_u64() * repo.block_size().bytes_u64();
     let pull = Pull {
         repo,
         source: &*plan.source,
