@@ -208,13 +208,16 @@ impl S3Target {
         Err(Trouble::Setup("there is no repository under this bucket and prefix".into()))
     }
 
-    /// Finds out what the server does with conditions, by putting what is there already.
+    /// Finds out what the server does with conditions, by putting what is there already. Of a repository that was copied here
+    /// without its marker the first put may create it, and only a second one tells: hosts that came to different answers would not
+    /// respect each other.
     fn conditions(&self) -> Result<Conditions, Trouble> {
         let mut known = self.conditions.lock();
         if let Some(known) = *known {
             return Ok(known);
         }
-        let found = match self.put_raw(MARKER, &[b"backyfs"], if_absent()) {
+        let put = || self.put_raw(MARKER, &[b"backyfs"], if_absent());
+        let found = match put().and_then(|()| put()) {
             Err(Trouble::Exists) => Conditions::Honoured,
             Ok(()) | Err(Trouble::Setup(_)) => Conditions::Ignored,
             Err(trouble) => return Err(trouble),
