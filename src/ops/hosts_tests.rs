@@ -8,6 +8,8 @@ use crate::image::{DraftImage, ImageReader};
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::discard;
 use crate::ops::remove::Consent;
+use crate::ops::unfinished::Unfinished;
+use crate::repo::claims::DraftClaims;
 use crate::repo::drafts::DraftOwner;
 use crate::repo::rebuild::IndexSource;
 use crate::repo::testing::{TestRepository, create, open, put_sealed, small};
@@ -241,6 +243,79 @@ fn a_draft_belongs_to_the_host_that_writes_it() {
     discard::plan(&two, &spec, Consent::Forced).unwrap().unwrap().execute(&two).unwrap();
     one.refresh().unwrap();
     assert_eq!(one.own_draft(&name).unwrap(), None);
+}
+
+/// A backup under way on a host, which has stored this much.
+fn under_way(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Unfinished {
+    let mut unfinished = Unfinished {
+        draft: repo.new_draft().unwrap(),
+        name: Name::new(name).unwrap(),
+        source: "file /dev/vda".into(),
+        snapshot_name: String::new(),
+        file: attributes(name).file,
+        base: Uid::NIL,
+        start: ImageRef::empty(repo.block_size()),
+        record: None,
+    };
+    unfinished.save(repo, &settle(repo, bytes), bytes.len() as u64, "go on", None).unwrap();
+    unfinished
+}
+
+#[test]
+fn an_interrupted_backup_belongs_to_the_host_that_was_at_it() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let name = Name::new("vm").unwrap();
+    let running = under_way(&one, "vm", &noise(1, 9000));
+    let record = running.record.clone().unwrap();
+    two.refresh().unwrap();
+    let find = |repo: &Repository| Unfinished::find(repo, &name, "file /dev/vda").unwrap();
+    assert!(find(&two).is_none(), "the same path is another disk there");
+    // While it runs no other process of its host takes its draft for one that was left.
+    let beside = DraftClaims::open(one.state_dir()).unwrap();
+    assert!(beside.claim(record.draft).unwrap().is_none());
+    // Nor are two hosts at the same name in each other's way.
+    let other = under_way(&two, "vm", &noise(2, 9000));
+    assert!(other.record.is_some());
+    publish(&two, "vm", &noise(3, 9000)).unwrap();
+    one.refresh().unwrap();
+    assert!(one.draft(record.uid).is_ok());
+    drop(running);
+    let taken = beside.claim(record.draft).unwrap();
+    assert!(taken.is_some() && find(&one).is_none());
+    drop(taken);
+    assert_eq!(find(&one).map(|(found, claim)| (found.uid, claim.id())), Some((record.uid, record.draft)));
+}
+
+#[test]
+fn what_a_draft_got_after_a_version_of_it_whose_confirmation_was_lost_stays() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let claim = one.new_draft().unwrap();
+    let before = draft_record(&one, "vm", &noise(1, 9000), claim.id());
+    one.publish(&before, &[]).unwrap();
+    // It is confirmed, but the writer was told of an error, and knows nothing of it.
+    let image = noise(2, 9000);
+    let settled = settle(&one, &image);
+    let publication = Publication {
+        attributes: attributes("vm"),
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft: claim.id(),
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    let version = publish_version(&one, &settled, publication).unwrap();
+    one.catalog().remove_record(version.uid).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let after = Record { supersedes: before.uid, ..draft_record(&one, "vm", &noise(3, 9000), claim.id()) };
+    one.publish(&after, &[]).unwrap();
+    for repo in [&two, &one] {
+        repo.refresh().unwrap();
+        assert_eq!(repo.catalog().version_uids().unwrap(), [version.uid]);
+        let drafts = repo.catalog().drafts().unwrap();
+        assert_eq!(drafts.iter().map(|draft| draft.uid).collect::<Vec<_>>(), [after.uid]);
+    }
 }
 
 #[test]

@@ -11,9 +11,10 @@ use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::seal::SealError;
 use crate::target::TargetError;
 use crate::words::attribute::AttributeEntry;
-use crate::words::ids::{BatchId, EntryId, FragmentId, Uid};
+use crate::words::ids::{BatchId, DraftId, EntryId, FragmentId, Uid};
 use crate::words::record::{Record, RecordKind, Verdict};
-use std::collections::HashSet;
+use crate::words::stamp::Stamp;
+use std::collections::{HashMap, HashSet};
 
 /// What a [`Repository::refresh`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -417,26 +418,29 @@ impl<'a> Learner<'a> {
 
     /// A daemon that died between confirming a version and removing its draft leaves both; the version stands for both.
     /// The same holds for older records of a draft. Whose they are does not matter: what they hold is held by another record.
+    ///
+    /// A record that is younger than the version holds what the version does not: the confirmation got to the target, its
+    /// answer was lost until patience ended, and the writer, who was told of an error, went on with the draft.
     fn drop_published_drafts(&self) -> Result<(), RepoError> {
         let drafts = self.catalog.records(RecordKind::Draft)?;
         if drafts.is_empty() {
             return Ok(());
         }
-        let published: HashSet<_> = self
-            .catalog
-            .records(RecordKind::Version)?
-            .into_iter()
-            .filter(|(record, verdict)| *verdict == Verdict::Confirmed && !record.draft.is_nil())
-            .map(|(record, _)| record.draft)
-            .collect();
+        let mut published: HashMap<DraftId, Stamp> = HashMap::new();
+        for (version, verdict) in self.catalog.records(RecordKind::Version)? {
+            if verdict == Verdict::Confirmed && !version.draft.is_nil() {
+                let newest = published.entry(version.draft).or_insert(version.created);
+                *newest = version.created.max(*newest);
+            }
+        }
         let superseded: HashSet<Uid> = drafts
             .iter()
             .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
             .map(|(record, _)| record.supersedes)
             .collect();
         for (record, verdict) in drafts {
-            let stale = published.contains(&record.draft) || superseded.contains(&record.uid);
-            if verdict == Verdict::Confirmed && stale {
+            let is_published = published.get(&record.draft).is_some_and(|version| record.created <= *version);
+            if verdict == Verdict::Confirmed && (is_published || superseded.contains(&record.uid)) {
                 self.core.delete_record(RecordKind::Draft, record.uid)?;
                 self.catalog.remove_record(record.uid)?;
             }
