@@ -478,6 +478,8 @@ struct Meddler {
     /// Done once, after the condemned list was read.
     deed: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
     lists: std::sync::atomic::AtomicUsize,
+    /// Whether it may delete.
+    deletes: bool,
 }
 
 impl Target for Meddler {
@@ -510,7 +512,11 @@ impl Target for Meddler {
         listed
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
-        self.inner.delete(key)
+        if self.deletes {
+            return self.inner.delete(key);
+        }
+        let (target, source) = (self.describe(), std::io::Error::other("look, do not touch"));
+        Err(TargetError::Denied { target, action: "deleting", key: key.to_string(), source })
     }
     fn space(&self) -> Result<Space, TargetError> {
         self.inner.space()
@@ -525,6 +531,7 @@ fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
         inner: DirTarget::open(&root),
         deed: parking_lot::Mutex::default(),
         lists: std::sync::atomic::AtomicUsize::new(0),
+        deletes: true,
     });
     let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
     repo.refresh().unwrap();
@@ -559,4 +566,43 @@ fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
     ImageReader::new(Arc::clone(&fresh), image, "test").read_at(0, &mut bytes).unwrap();
     assert!(bytes == noise(1, 200_000));
     assert_eq!(world.tally.get(Counter::Damage), 0);
+}
+
+#[test]
+fn who_may_not_delete_sees_and_restores_all_the_same() {
+    let world = create(&small());
+    let one = Arc::clone(&world.repo);
+    let kept = publish(&one, "kept", &noise(1, 50_000)).unwrap().uid;
+    let removed = publish(&one, "removed", &noise(2, 50_000)).unwrap();
+    let draft = draft_record(&one, "vm", &noise(3, 9000), one.new_draft().unwrap().id());
+    one.publish(&draft, &[]).unwrap();
+    // Both were cut short: a removal after its tombstone, and the end of a draft after its version.
+    let file = world.dir.path().join("target").join(layout::record(RecordKind::Version, removed.uid).as_str());
+    let saved = fs::read(&file).unwrap();
+    one.remove_version(removed.uid).unwrap();
+    fs::write(&file, saved).unwrap();
+    let settled = settle(&one, &noise(3, 9000));
+    let publication = Publication {
+        attributes: attributes("vm"),
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft: draft.draft,
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    let version = publish_version(&one, &settled, publication).unwrap().uid;
+    let target = Meddler {
+        inner: DirTarget::open(world.dir.path().join("target")),
+        deed: parking_lot::Mutex::default(),
+        lists: std::sync::atomic::AtomicUsize::new(0),
+        deletes: false,
+    };
+    let reader = open(Arc::new(target), &world.dir.path().join("reader"), Arc::new(Tally::default())).unwrap();
+    for _ in 0..2 {
+        reader.refresh().unwrap();
+        assert_eq!(reader.catalog().version_uids().unwrap(), [kept, version]);
+        assert_eq!(reader.catalog().drafts().unwrap(), []);
+        assert!(content(&reader, kept) == noise(1, 50_000));
+    }
+    assert!(file.exists());
 }

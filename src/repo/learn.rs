@@ -310,7 +310,7 @@ impl<'a> Learner<'a> {
             }
             if self.catalog.has_tombstone(uid)? {
                 // Its deletion was cut short; finish it.
-                self.core.delete_record(kind, uid)?;
+                self.core.clear_record(kind, uid)?;
                 continue;
             }
             listed.push((uid, info.key));
@@ -457,7 +457,7 @@ impl<'a> Learner<'a> {
         for (record, verdict) in drafts {
             let is_published = published.get(&record.draft).is_some_and(|version| record.created <= *version);
             if verdict == Verdict::Confirmed && (is_published || superseded.contains(&record.uid)) {
-                self.core.delete_record(RecordKind::Draft, record.uid)?;
+                self.core.clear_record(RecordKind::Draft, record.uid)?;
                 self.catalog.remove_record(record.uid)?;
             }
         }
