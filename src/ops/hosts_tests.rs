@@ -8,6 +8,8 @@ use crate::image::{DraftImage, ImageReader};
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::discard;
 use crate::ops::remove::Consent;
+use crate::ops::unfinished::Unfinished;
+use crate::repo::claims::DraftClaims;
 use crate::repo::drafts::DraftOwner;
 use crate::repo::rebuild::IndexSource;
 use crate::repo::testing::{TestRepository, create, open, put_sealed, small};
@@ -244,6 +246,79 @@ fn a_draft_belongs_to_the_host_that_writes_it() {
     assert_eq!(one.own_draft(&name).unwrap(), None);
 }
 
+/// A backup under way on a host, which has stored this much.
+fn under_way(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Unfinished {
+    let mut unfinished = Unfinished {
+        draft: repo.new_draft().unwrap(),
+        name: Name::new(name).unwrap(),
+        source: "file /dev/vda".into(),
+        snapshot_name: String::new(),
+        file: attributes(name).file,
+        base: Uid::NIL,
+        start: ImageRef::empty(repo.block_size()),
+        record: None,
+    };
+    unfinished.save(repo, &settle(repo, bytes), bytes.len() as u64, "go on", None).unwrap();
+    unfinished
+}
+
+#[test]
+fn an_interrupted_backup_belongs_to_the_host_that_was_at_it() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let name = Name::new("vm").unwrap();
+    let running = under_way(&one, "vm", &noise(1, 9000));
+    let record = running.record.clone().unwrap();
+    two.refresh().unwrap();
+    let find = |repo: &Repository| Unfinished::find(repo, &name, "file /dev/vda").unwrap();
+    assert!(find(&two).is_none(), "the same path is another disk there");
+    // While it runs no other process of its host takes its draft for one that was left.
+    let beside = DraftClaims::open(one.state_dir()).unwrap();
+    assert!(beside.claim(record.draft).unwrap().is_none());
+    // Nor are two hosts at the same name in each other's way.
+    let other = under_way(&two, "vm", &noise(2, 9000));
+    assert!(other.record.is_some());
+    publish(&two, "vm", &noise(3, 9000)).unwrap();
+    one.refresh().unwrap();
+    assert!(one.draft(record.uid).is_ok());
+    drop(running);
+    let taken = beside.claim(record.draft).unwrap();
+    assert!(taken.is_some() && find(&one).is_none());
+    drop(taken);
+    assert_eq!(find(&one).map(|(found, claim)| (found.uid, claim.id())), Some((record.uid, record.draft)));
+}
+
+#[test]
+fn what_a_draft_got_after_a_version_of_it_whose_confirmation_was_lost_stays() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let claim = one.new_draft().unwrap();
+    let before = draft_record(&one, "vm", &noise(1, 9000), claim.id());
+    one.publish(&before, &[]).unwrap();
+    // It is confirmed, but the writer was told of an error, and knows nothing of it.
+    let image = noise(2, 9000);
+    let settled = settle(&one, &image);
+    let publication = Publication {
+        attributes: attributes("vm"),
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft: claim.id(),
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    let version = publish_version(&one, &settled, publication).unwrap();
+    one.catalog().remove_record(version.uid).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let after = Record { supersedes: before.uid, ..draft_record(&one, "vm", &noise(3, 9000), claim.id()) };
+    one.publish(&after, &[]).unwrap();
+    for repo in [&two, &one] {
+        repo.refresh().unwrap();
+        assert_eq!(repo.catalog().version_uids().unwrap(), [version.uid]);
+        let drafts = repo.catalog().drafts().unwrap();
+        assert_eq!(drafts.iter().map(|draft| draft.uid).collect::<Vec<_>>(), [after.uid]);
+    }
+}
+
 #[test]
 fn a_host_without_its_catalog_still_knows_its_drafts() {
     let world = create(&small());
@@ -404,6 +479,8 @@ struct Meddler {
     /// Done once, after the condemned list was read.
     deed: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
     lists: std::sync::atomic::AtomicUsize,
+    /// Whether it may delete.
+    deletes: bool,
 }
 
 impl Target for Meddler {
@@ -436,7 +513,11 @@ impl Target for Meddler {
         listed
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
-        self.inner.delete(key)
+        if self.deletes {
+            return self.inner.delete(key);
+        }
+        let (target, source) = (self.describe(), std::io::Error::other("look, do not touch"));
+        Err(TargetError::Denied { target, action: "deleting", key: key.to_string(), source })
     }
     fn space(&self) -> Result<Space, TargetError> {
         self.inner.space()
@@ -451,6 +532,7 @@ fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
         inner: DirTarget::open(&root),
         deed: parking_lot::Mutex::default(),
         lists: std::sync::atomic::AtomicUsize::new(0),
+        deletes: true,
     });
     let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
     repo.refresh().unwrap();
@@ -485,4 +567,43 @@ fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
     ImageReader::new(Arc::clone(&fresh), image, "test").read_at(0, &mut bytes).unwrap();
     assert!(bytes == noise(1, 200_000));
     assert_eq!(world.tally.get(Counter::Damage), 0);
+}
+
+#[test]
+fn who_may_not_delete_sees_and_restores_all_the_same() {
+    let world = create(&small());
+    let one = Arc::clone(&world.repo);
+    let kept = publish(&one, "kept", &noise(1, 50_000)).unwrap().uid;
+    let removed = publish(&one, "removed", &noise(2, 50_000)).unwrap();
+    let draft = draft_record(&one, "vm", &noise(3, 9000), one.new_draft().unwrap().id());
+    one.publish(&draft, &[]).unwrap();
+    // Both were cut short: a removal after its tombstone, and the end of a draft after its version.
+    let file = world.dir.path().join("target").join(layout::record(RecordKind::Version, removed.uid).as_str());
+    let saved = fs::read(&file).unwrap();
+    one.remove_version(removed.uid).unwrap();
+    fs::write(&file, saved).unwrap();
+    let settled = settle(&one, &noise(3, 9000));
+    let publication = Publication {
+        attributes: attributes("vm"),
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft: draft.draft,
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    let version = publish_version(&one, &settled, publication).unwrap().uid;
+    let target = Meddler {
+        inner: DirTarget::open(world.dir.path().join("target")),
+        deed: parking_lot::Mutex::default(),
+        lists: std::sync::atomic::AtomicUsize::new(0),
+        deletes: false,
+    };
+    let reader = open(Arc::new(target), &world.dir.path().join("reader"), Arc::new(Tally::default())).unwrap();
+    for _ in 0..2 {
+        reader.refresh().unwrap();
+        assert_eq!(reader.catalog().version_uids().unwrap(), [kept, version]);
+        assert_eq!(reader.catalog().drafts().unwrap(), []);
+        assert!(content(&reader, kept) == noise(1, 50_000));
+    }
+    assert!(file.exists());
 }
