@@ -144,7 +144,7 @@ fn an_interrupted_backup_that_had_read_everything_keeps_its_last_block() {
     image.write_at(0, &content).unwrap();
     let settled = image.settle().unwrap();
     let mut unfinished = Unfinished {
-        draft: left.draft,
+        draft: repo.claim_draft(left.draft).unwrap().unwrap(),
         name: left.attributes.name.clone(),
         source: scene.job.source.volume().unwrap().describe(),
         snapshot_name: String::new(),
@@ -154,6 +154,7 @@ fn an_interrupted_backup_that_had_read_everything_keeps_its_last_block() {
         record: Some(left),
     };
     unfinished.save(&repo, &settled, content.len() as u64, "go on with --continue", None).unwrap();
+    drop(unfinished);
     scene.job.begin = Begin::Continue;
     let (record, read) = scene.run_counted().unwrap();
     assert_eq!(read, 1234);

@@ -303,6 +303,7 @@ fn what_a_draft_got_after_a_version_of_it_whose_confirmation_was_lost_stays() {
         base: Uid::NIL,
         supersedes: Uid::NIL,
         draft: claim.id(),
+        created: None,
         duration_ms: 0,
         relatives: Vec::new(),
     };
@@ -588,6 +589,7 @@ fn who_may_not_delete_sees_and_restores_all_the_same() {
         base: Uid::NIL,
         supersedes: Uid::NIL,
         draft: draft.draft,
+        created: None,
         duration_ms: 0,
         relatives: Vec::new(),
     };

@@ -29,6 +29,7 @@ pub mod packs;
 pub mod pipeline;
 pub mod publish;
 pub mod putback;
+pub mod queues;
 pub mod read;
 pub mod rebuild;
 pub mod remove;

@@ -39,6 +39,7 @@ use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use transport::{Answer, Question, Sink, Transport};
 use url::Url;
 
@@ -140,7 +141,9 @@ impl S3Target {
                 (None, true) => Sink::Object,
                 (None, false) => Sink::Text,
             };
-            self.transport.requests().note(kind);
+            let requests = self.transport.requests();
+            requests.note(kind);
+            let began = Instant::now();
             let host = self.address.host();
             let judged = match self.transport.ask(question, sink) {
                 Ok(answer) => judge(answer, &self.place.bucket, &host),
@@ -149,8 +152,9 @@ impl S3Target {
                     trouble => trouble,
                 }),
             };
+            requests.note_took(kind, began.elapsed());
             if !matches!(judged, Ok(_) | Err(Trouble::Absent | Trouble::Exists | Trouble::OutOfRange(_))) {
-                self.transport.requests().note_failed();
+                requests.note_failed(kind);
             }
             let Err(Trouble::Expired(text)) = judged else { return judged };
             match self.credentials.load() {
