@@ -15,6 +15,7 @@ use crate::ops::status;
 use crate::ops::usage::{Grouping, Usage, usage};
 use crate::repo::Repository;
 use crate::repo::disk_cache::{CacheSettings, DiskCache};
+use crate::target::TargetSpec;
 use crate::words::name::Name;
 use serde::Serialize;
 
@@ -321,7 +322,9 @@ fn cache_row(cache: CacheSettings, repo: &Repository) -> CacheRow {
 pub fn status(context: &Context) -> anyhow::Result<()> {
     let Open { repo, settings, .. } = context.open()?;
     let source = settings.target.to_string();
-    let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && mount.source == source);
+    // The mount table has it as it was written in fstab.
+    let is_ours = |text: &str| text.parse().is_ok_and(|spec: TargetSpec| spec == settings.target) || text == source;
+    let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && is_ours(&mount.source));
     let mounts: Vec<String> = mounts.map(|mount| mount.mountpoint.display().to_string()).collect();
     let cache = settings.cache().map(|cache| cache_row(cache, &repo));
     let full = FullStatus { status: status::status(&repo)?, mounts, cache };

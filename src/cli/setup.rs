@@ -14,6 +14,7 @@ use crate::words::geometry::BlockSize;
 use crate::words::monitor::Monitor;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use serde_json::json;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,8 +48,7 @@ impl Context {
     /// # Errors
     /// When something cannot be understood.
     pub fn settings(&self, mount_options: &[String]) -> Result<Settings, SetupError> {
-        let surroundings =
-            Surroundings { variable: &|name| std::env::var_os(name), is_root: nix::unistd::geteuid().is_root() };
+        let surroundings = Surroundings { variable: &variable, is_root: nix::unistd::geteuid().is_root() };
         Ok(Settings::resolve(&self.globals.settings(), mount_options, &surroundings)?)
     }
 
@@ -151,6 +151,12 @@ impl Context {
         };
         start_log(level);
     }
+}
+
+/// A variable of the environment. mount(8) takes HOME away from what it calls for users, so that one has another place to be found in.
+fn variable(name: &str) -> Option<OsString> {
+    let home = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.dir.into());
+    std::env::var_os(name).or_else(|| if name == "HOME" { home() } else { None })
 }
 
 /// Starts logging to standard error; `BACKYFS_LOG` has the last word.

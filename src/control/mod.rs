@@ -5,6 +5,7 @@ pub mod config_file;
 mod describe;
 pub mod given;
 pub mod key_file;
+pub mod remount;
 pub mod retention;
 mod s3;
 pub mod session;
