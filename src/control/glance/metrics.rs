@@ -155,7 +155,8 @@ fn scrub(text: &mut Exposition, overview: &Overview) {
     let help = "Packs that this host has never read from end to end.";
     text.single(Gauge, "backyfs_scrub_never_packs", help, overview.never_scrubbed());
     if let Some(oldest) = overview.oldest_scrub() {
-        let help = "When the pack was read from end to end that was not read for longest, of those that were read at all.";
+        let help =
+            "When the pack was read from end to end that was not read for longest, of those that were read at all.";
         text.single(Gauge, "backyfs_scrub_oldest_timestamp_seconds", help, seconds(oldest));
         let help = "Seconds since then.";
         text.single(Gauge, "backyfs_scrub_oldest_age_seconds", help, age(oldest, overview.now));
