@@ -32,6 +32,7 @@ pub mod queues;
 pub mod read;
 pub mod rebuild;
 pub mod remove;
+mod reread;
 pub mod resolve;
 pub mod rings;
 mod rollback;
