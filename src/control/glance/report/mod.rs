@@ -23,6 +23,16 @@ const JS: &str = include_str!("page.js");
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
+/// The sections, by the ids of their headings.
+const PARTS: [(&str, &str); 6] = [
+    ("numbers", "In numbers"),
+    ("damage", "Damage"),
+    ("jobs", "Running now"),
+    ("names", "Names"),
+    ("growth", "Growth"),
+    ("scrub", "Scrub"),
+];
+
 /// Lines of a list before it is cut.
 const LIST_MAX: usize = 50;
 
@@ -40,14 +50,17 @@ pub fn page(overview: &Overview, jobs: &[JobRow]) -> String {
             p { "of " code { (overview.target) } ", as host " code { (overview.host) } " saw them at "
                 time datetime=(overview.now) { (moment(overview.now)) } "." }
             (verdict(overview))
+            nav aria-label="Parts of this page" {
+                @for (part, title) in PARTS { a href={ "#" (part) } { (title) } " " }
+            }
         }
         main id="main" {
             (tiles(overview))
+            (damage(overview))
             (activity(jobs, &overview.drafts, overview.now))
             (names::section(overview))
             (growth::section(overview))
             (scrub::section(overview))
-            (damage(overview))
         }
         footer { "backyfs " (env!("CARGO_PKG_VERSION")) ", repository " code { (overview.repository) }
             ". Days are of UTC. Made when it was read; load it again for what is new." }
@@ -91,13 +104,18 @@ fn verdict(overview: &Overview) -> Markup {
     let (late, damaged) = (overview.count_names(Sla::Late), overview.count(Standing::Damaged));
     let mut problems = Vec::new();
     if late > 0 {
-        problems.push(format!("{late} of {} names are late", overview.names.len()));
+        problems.push(format!(
+            "{late} of {} names {} late",
+            overview.names.len(),
+            if late == 1 { "is" } else { "are" }
+        ));
     }
     if damaged > 0 {
-        problems.push(format!("{damaged} versions are damaged"));
+        problems.push(format!("{damaged} {} damaged", if damaged == 1 { "version is" } else { "versions are" }));
     }
     if !overview.damaged.is_empty() {
-        problems.push(format!("{} blocks have no good copy", overview.damaged.len()));
+        let blocks = overview.damaged.len();
+        problems.push(format!("{blocks} {} no good copy", if blocks == 1 { "block has" } else { "blocks have" }));
     }
     if overview.names.is_empty() {
         return html! { p.verdict { "There is no backup yet." } };
@@ -218,6 +236,7 @@ fn day(number: i64) -> String {
 /// How long ago, in words.
 fn ago(at: Stamp, now: Stamp) -> String {
     match u64::try_from(now.millis() - at.millis()) {
+        Ok(..60_000) => "just now".to_owned(),
         Ok(millis) => format!("{} ago", lasting(millis / 1000)),
         Err(_) => "in the future".to_owned(),
     }

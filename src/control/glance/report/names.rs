@@ -12,7 +12,7 @@ use maud::{Markup, html};
 const fn state(sla: Sla) -> (&'static str, &'static str) {
     match sla {
         Sla::Late => ("late", "Late"),
-        Sla::Breached => ("breached", "Was late"),
+        Sla::Breached => ("breached", "Not as promised"),
         Sla::Met => ("met", "On time"),
         Sla::Unscheduled => ("unscheduled", "No schedule"),
     }
@@ -76,6 +76,7 @@ fn row(name: &NameState, overview: &Overview) -> Markup {
             td { span.state { (word) } }
             th scope="row" {
                 span.name { (name.name) }
+                @if name.versions.is_empty() { span.why { "configured, and never backed up" } }
                 @for breach in &name.breaches {
                     span.why { (breach.schedule) ": " (breach.reason) }
                 }

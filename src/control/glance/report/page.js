@@ -14,14 +14,17 @@
         const days = [...row.dataset.days.matchAll(/([.gdi])(\d+)/g)].flatMap(([, mark, count]) => Array(+count).fill(mark));
         // Columns are weeks that begin on Monday; the last one has today. 1970-01-01 was a Thursday.
         const weekday = number => (number + 3) % 7, last = Math.floor((today + 3) / 7);
-        let cells = "", months = "", month = -1;
+        let cells = "", month = -1;
+        const months = [];
         days.forEach((mark, at) => {
             const number = today - days.length + 1 + at, column = Math.floor((number + 3) / 7) - last + weeks - 1;
             if (column < 0) return;
             const date = new Date(number * day);
             if (date.getUTCMonth() !== month && weekday(number) === 0) {
                 month = date.getUTCMonth();
-                months += `<text x="${column}" y="0.9">${date.toLocaleString(undefined, { month: "short", timeZone: "UTC" })}</text>`;
+                // The name of a month needs three weeks.
+                if (months.length && column - months.at(-1).column < 3) months.pop();
+                months.push({ column, text: date.toLocaleString(undefined, { month: "short", timeZone: "UTC" }) });
             }
             const title = date.toISOString().slice(0, 10) + (words[mark] ? ": " + words[mark] : ": none");
             cells += `<rect class="${mark === "." ? "n" : mark}" x="${column}" y="${weekday(number) + 1.3}" width=".85" height=".85" rx=".1"><title>${title}</title></rect>`;
@@ -31,7 +34,7 @@
         cell.colSpan = 6;
         cell.className = "year";
         const count = days.filter(mark => mark !== ".").length;
-        cell.innerHTML = `<svg viewBox="0 0 ${weeks} 8.3" role="img" aria-label="The last year: versions on ${count} days">${months}${cells}</svg>`;
+        cell.innerHTML = `<svg viewBox="0 0 ${weeks} 8.3" role="img" aria-label="The last year: versions on ${count} days">${months.map(({ column, text }) => `<text x="${column}" y="0.9">${text}</text>`).join("")}${cells}</svg>`;
         row.after(unfolded);
         cell.scrollLeft = cell.scrollWidth;
     }

@@ -79,12 +79,15 @@ fn names_show_how_they_do_and_cannot_become_part_of_the_page() {
     assert_eq!((overview.deduplication_ratio(), overview.compression_ratio()), (10.0, 2.0));
     let page = page(&overview, &[]);
     assert!(page.contains("<title>backyfs: 1 late, 1 damaged</title>"), "{}", &page[..600]);
-    assert!(page.contains("1 of 3 names are late, 1 versions are damaged."));
+    assert!(page.contains("1 of 3 names is late, 1 version is damaged."));
     assert!(!page.contains("<img") && page.contains("late &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&amp;"));
     // What is late comes first; its reason stands beside it.
     assert!(page.find("late &lt;/script").unwrap() < page.find(">good<").unwrap());
     assert!(page.contains("daily: late by"));
     assert!(page.contains("data-days=\".351g20\""), "twenty days, the last of them today");
+    for (part, title) in PARTS {
+        assert!(page.contains(&format!("<h2 id=\"{part}\">{title}</h2>")), "{part}");
+    }
     // Nothing is loaded from anywhere.
     for reference in ["src=\"", "href=\"http", "url(", "@import", "import("] {
         assert!(!page.contains(reference), "{reference}");
