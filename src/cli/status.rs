@@ -262,7 +262,11 @@ impl Rates {
         let Some((then, before)) = before else { return "mount: measuring\n".to_owned() };
         let seconds = at.duration_since(then).as_secs_f64().max(0.001);
         let sum = |samples: &BTreeMap<String, f64>, prefix: &str| -> f64 {
-            samples.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).map(|(_, v)| v).sum()
+            samples
+                .range(prefix.to_owned()..)
+                .take_while(|(key, _)| key.starts_with(prefix))
+                .map(|(_, v)| v)
+                .fold(0.0, |sum, v| sum + v)
         };
         let grown = |prefix: &str| (sum(&now, prefix) - sum(&before, prefix)).max(0.0);
         let rate = |prefix: &str| show_bytes((grown(prefix) / seconds) as u64);

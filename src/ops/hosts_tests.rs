@@ -14,20 +14,20 @@ use crate::repo::drafts::DraftOwner;
 use crate::repo::rebuild::IndexSource;
 use crate::repo::testing::{TestRepository, create, open, put_sealed, small};
 use crate::repo::{RepoError, Repository, object_id};
-use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{DirTarget, Target};
 use crate::words::attribute::{AttributeChange, Attributes, FileAttributes, Mtime, Validity};
 use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, PackId, Uid};
-use crate::words::monitor::{Counter, Silent, Tally};
+use crate::words::monitor::{Silent, Tally};
 use crate::words::name::Name;
-use crate::words::record::{BlockKind, ImageRef, PackContents, Record, RecordKind, Verdict};
+use crate::words::record::{ImageRef, Record, RecordKind, Verdict};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn attributes(name: &str) -> Attributes {
+pub(super) fn attributes(name: &str) -> Attributes {
     Attributes {
         name: Name::new(name).unwrap(),
         snapshot_name: String::new(),
@@ -40,7 +40,7 @@ fn attributes(name: &str) -> Attributes {
 }
 
 /// Bytes that do not repeat.
-fn noise(seed: u32, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = u64::from(seed) | 1 << 40;
     let step = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -49,13 +49,13 @@ fn noise(seed: u32, len: usize) -> Vec<u8> {
     step.take(len).collect()
 }
 
-fn settle(repo: &Arc<Repository>, bytes: &[u8]) -> crate::image::Settled {
+pub(super) fn settle(repo: &Arc<Repository>, bytes: &[u8]) -> crate::image::Settled {
     let draft = DraftImage::new(Arc::clone(repo), ImageRef::empty(repo.block_size()), None);
     draft.write_at(0, bytes).unwrap();
     draft.settle().unwrap()
 }
 
-fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
+pub(super) fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
     let publication = Publication {
         attributes: attributes(name),
         base: Uid::NIL,
@@ -68,7 +68,7 @@ fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, R
     publish_version(repo, &settle(repo, bytes), publication)
 }
 
-fn draft_record(repo: &Arc<Repository>, name: &str, bytes: &[u8], draft: DraftId) -> Record {
+pub(super) fn draft_record(repo: &Arc<Repository>, name: &str, bytes: &[u8], draft: DraftId) -> Record {
     let settled = settle(repo, bytes);
     let now = repo.clock().now();
     Record {
@@ -87,7 +87,7 @@ fn draft_record(repo: &Arc<Repository>, name: &str, bytes: &[u8], draft: DraftId
     }
 }
 
-fn content(repo: &Arc<Repository>, uid: Uid) -> Vec<u8> {
+pub(super) fn content(repo: &Arc<Repository>, uid: Uid) -> Vec<u8> {
     let image = repo.version(uid).unwrap().record.image;
     let mut bytes = vec![0; image.size_bytes as usize];
     ImageReader::new(Arc::clone(repo), image, "test").read_at(0, &mut bytes).unwrap();
@@ -95,7 +95,7 @@ fn content(repo: &Arc<Repository>, uid: Uid) -> Vec<u8> {
 }
 
 /// Another host on the same target.
-fn host(world: &TestRepository, state: &str) -> Arc<Repository> {
+pub(super) fn host(world: &TestRepository, state: &str) -> Arc<Repository> {
     let target: Arc<dyn Target> = Arc::new(DirTarget::open(world.dir.path().join("target")));
     let repo = open(target, &world.dir.path().join(state), Arc::new(Tally::default())).unwrap();
     repo.refresh().unwrap();
@@ -416,7 +416,7 @@ fn a_condemned_batch_that_vanished_is_noticed_and_what_is_gone_stays_dead() {
     assert_eq!(host(&world, "three").catalog().condemned_packs().unwrap(), BTreeSet::from([gone]));
 }
 
-fn condemn(repo: &Repository, packs: &[PackId]) -> ObjectKey {
+pub(super) fn condemn(repo: &Repository, packs: &[PackId]) -> ObjectKey {
     let batch = repo.clock().batch_id();
     let key = layout::condemned(batch);
     put_sealed(repo, FrameKind::Condemned, &key, object_id(batch.as_bytes(), &[]), &condemned::encode(packs));
@@ -472,140 +472,4 @@ fn a_rebuild_beside_readers_and_writers_hides_nothing() {
     assert_eq!(repo.catalog().version_uids().unwrap().len(), 25);
     let fresh = host(&world, "fresh");
     assert_eq!(repo.catalog().dump().unwrap(), fresh.catalog().dump().unwrap());
-}
-
-/// Lets another process of this host learn something between two requests of a check.
-struct Meddler {
-    inner: DirTarget,
-    /// Done once, after the condemned list was read.
-    deed: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    lists: std::sync::atomic::AtomicUsize,
-    /// Whether it may delete.
-    deletes: bool,
-}
-
-impl Target for Meddler {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn prepare(&self) -> Result<(), TargetError> {
-        self.inner.prepare()
-    }
-    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
-        self.inner.put(key, parts)
-    }
-    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
-        self.inner.put_new(key, parts)
-    }
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
-        self.inner.get(key)
-    }
-    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
-        self.inner.read_at(key, offset, buf)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
-        let listed = self.inner.list(prefix);
-        if prefix == layout::CONDEMNED {
-            self.lists.fetch_add(1, Ordering::Relaxed);
-            if let Some(deed) = self.deed.lock().take() {
-                deed();
-            }
-        }
-        listed
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
-        if self.deletes {
-            return self.inner.delete(key);
-        }
-        let (target, source) = (self.describe(), std::io::Error::other("look, do not touch"));
-        Err(TargetError::Denied { target, action: "deleting", key: key.to_string(), source })
-    }
-    fn space(&self) -> Result<Space, TargetError> {
-        self.inner.space()
-    }
-}
-
-#[test]
-fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
-    let world = create(&small());
-    let root = world.dir.path().join("target");
-    let meddler = Arc::new(Meddler {
-        inner: DirTarget::open(&root),
-        deed: parking_lot::Mutex::default(),
-        lists: std::sync::atomic::AtomicUsize::new(0),
-        deletes: true,
-    });
-    let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
-    repo.refresh().unwrap();
-    let image = settle(&repo, &noise(1, 200_000)).image;
-    // All copies of its blocks are condemned, so the check would store them again ...
-    let packs = repo.catalog().packs().unwrap();
-    let old: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
-    condemn(&repo, &old);
-    // ... did not another process learn, just after this one has read the list, of copies in a pack that is condemned by then.
-    let dead = PackId::from_bytes([7; 32]);
-    let contents: Vec<PackContents> = old
-        .iter()
-        .zip(&packs)
-        .map(|(pack, summary)| PackContents {
-            pack: if summary.kind == BlockKind::Map { PackId::from_bytes([8; 32]) } else { dead },
-            ..repo.inspect_pack(*pack, summary.size_bytes).unwrap()
-        })
-        .collect();
-    let other = Arc::clone(&world.repo);
-    let catalog = repo.catalog().clone();
-    let fragment = repo.clock().fragment_id();
-    *meddler.deed.lock() = Some(Box::new(move || {
-        condemn(&other, &[dead, PackId::from_bytes([8; 32])]);
-        catalog.absorb_anew(fragment, &contents).unwrap();
-    }));
-    repo.check_image(&image, &[]).unwrap();
-    assert!(meddler.lists.load(Ordering::Relaxed) >= 2, "the list is read again");
-    let fresh = host(&world, "fresh");
-    fresh.check_image(&image, &[]).unwrap();
-    let mut bytes = vec![0; 200_000];
-    old.iter().for_each(|pack| fresh.target().delete(&layout::pack(*pack)).unwrap());
-    ImageReader::new(Arc::clone(&fresh), image, "test").read_at(0, &mut bytes).unwrap();
-    assert!(bytes == noise(1, 200_000));
-    assert_eq!(world.tally.get(Counter::Damage), 0);
-}
-
-#[test]
-fn who_may_not_delete_sees_and_restores_all_the_same() {
-    let world = create(&small());
-    let one = Arc::clone(&world.repo);
-    let kept = publish(&one, "kept", &noise(1, 50_000)).unwrap().uid;
-    let removed = publish(&one, "removed", &noise(2, 50_000)).unwrap();
-    let draft = draft_record(&one, "vm", &noise(3, 9000), one.new_draft().unwrap().id());
-    one.publish(&draft, &[]).unwrap();
-    // Both were cut short: a removal after its tombstone, and the end of a draft after its version.
-    let file = world.dir.path().join("target").join(layout::record(RecordKind::Version, removed.uid).as_str());
-    let saved = fs::read(&file).unwrap();
-    one.remove_version(removed.uid).unwrap();
-    fs::write(&file, saved).unwrap();
-    let settled = settle(&one, &noise(3, 9000));
-    let publication = Publication {
-        attributes: attributes("vm"),
-        base: Uid::NIL,
-        supersedes: Uid::NIL,
-        draft: draft.draft,
-        created: None,
-        duration_ms: 0,
-        relatives: Vec::new(),
-    };
-    let version = publish_version(&one, &settled, publication).unwrap().uid;
-    let target = Meddler {
-        inner: DirTarget::open(world.dir.path().join("target")),
-        deed: parking_lot::Mutex::default(),
-        lists: std::sync::atomic::AtomicUsize::new(0),
-        deletes: false,
-    };
-    let reader = open(Arc::new(target), &world.dir.path().join("reader"), Arc::new(Tally::default())).unwrap();
-    for _ in 0..2 {
-        reader.refresh().unwrap();
-        assert_eq!(reader.catalog().version_uids().unwrap(), [kept, version]);
-        assert_eq!(reader.catalog().drafts().unwrap(), []);
-        assert!(content(&reader, kept) == noise(1, 50_000));
-    }
-    assert!(file.exists());
 }
