@@ -108,7 +108,8 @@ pub trait Target: Send + Sync {
     ///
     /// On return the object is whole, durable (it survives a power loss) and visible to everyone. On an error it is absent, or
     /// present and whole; part of it is never visible. An object of that name is replaced in one step; since objects are
-    /// immutable the new one says the same, and repeating a put is harmless.
+    /// immutable the new one says the same, and repeating a put is harmless. The name of a pack must be the SHA-256 of its bytes: a target
+    /// may refuse others.
     ///
     /// # Errors
     /// [`TargetError::NoSpace`] leaves nothing of the object behind.
