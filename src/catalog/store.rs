@@ -36,6 +36,8 @@ pub(super) const INITIAL_MAP_BYTES: usize = 256 << 20;
 const READERS_MAX: u32 = 1024;
 /// How often one call remaps or reopens before it gives up: doubling this often is beyond any address space.
 const RECOVERIES_MAX: u32 = 40;
+/// How many pages at the end of the file may never have been written.
+const UNWRITTEN_PAGES_MAX: u64 = 64;
 /// A short write reads as EIO from LMDB; with less than this free it was a full disk.
 const FULL_BELOW_BYTES: u64 = 1 << 20;
 
@@ -305,12 +307,18 @@ impl Opened {
     }
 }
 
-/// Makes a file that was cut off as long as its meta page says: reading a page beyond the end of a mapped file would kill the
-/// process with SIGBUS, an empty page is found out by LMDB. Never shortens, never overwrites, whatever other processes do.
+/// Makes a file that lacks pages at its end as long as its meta page says: reading a page beyond the end of a mapped file would kill the
+/// process with SIGBUS. A few may be missing lawfully, since LMDB does not write pages that a transaction took and gave back; a file that
+/// lacks more was cut off, and reading the empty pages would end the process. Never shortens, never overwrites, whatever
+/// other processes do.
 fn lengthen(env: &Env) -> Result<(), Fault> {
     let page_bytes = u64::from(env.unnamed_database_stat().page_size);
     let wanted_bytes = (env.info().last_page_number as u64 + 1) * page_bytes;
-    if env.real_disk_size()? < wanted_bytes {
+    let found_bytes = env.real_disk_size()?;
+    if found_bytes + UNWRITTEN_PAGES_MAX * page_bytes < wanted_bytes {
+        return Err(Fault::Corrupt(format!("it is cut off: {found_bytes} bytes of {wanted_bytes}")));
+    }
+    if found_bytes < wanted_bytes {
         let file = env.try_clone_inner_file()?;
         let last =
             i64::try_from(wanted_bytes - 1).map_err(|_| Fault::Corrupt("it claims an absurd size".to_owned()))?;

@@ -256,6 +256,9 @@ pub struct Backup {
     /// When it may be pruned: 2026-12-24, 30d, 2w
     #[arg(long, value_name = "DATE")]
     pub expire: Option<String>,
+    /// When it was made, of a backup that is taken over from elsewhere: 2026-11-22T18:31:02Z. Schedules then add nothing
+    #[arg(long, value_name = "DATE")]
+    pub created: Option<String>,
     /// Version it was made from, instead of the newest of its name
     #[arg(long, value_name = "VERSION")]
     pub from: Option<String>,

@@ -30,10 +30,12 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
     let name = Name::new(&args.name).map_err(|error| OpsError::refused(error.to_string()))?;
     let tags = label::parse_tags(&args.tag)?;
     let expire = args.expire.as_deref().map(|text| label::parse_expire(text, context.clock.now())).transpose()?;
+    let created = args.created.as_deref().map(|text| label::parse_moment(text, context.clock.now())).transpose()?;
     let Open { repo, progress, settings } = context.open_or_make()?;
     let source = recipe(&settings, &args.source)?.of_format(&args.format).map_err(OpsError::from)?;
     let policy = Arc::new(settings.policy);
     let automatic = match (args.tag.is_empty(), args.expire.is_some()) {
+        _ if created.is_some() => Automatic::Nothing,
         (false, _) => Automatic::Nothing,
         (true, true) => Automatic::Tags(policy),
         (true, false) => Automatic::Everything(policy),
@@ -45,6 +47,7 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
         snapshot_name: args.snapshot.clone(),
         tags,
         expire: expire.flatten(),
+        created,
         automatic,
         from,
         changes: match &args.hints {

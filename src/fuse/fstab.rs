@@ -43,7 +43,7 @@ pub fn lines() -> Vec<FstabLine> {
 
 fn parse(text: &[u8]) -> Vec<FstabLine> {
     let line = |(index, line): (usize, &[u8])| {
-        let mut fields = line.split(|byte| byte.is_ascii_whitespace()).filter(|field| !field.is_empty());
+        let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
         fields.next().filter(|source| !source.starts_with(b"#"))?;
         let mut path = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
         if path.is_absolute() {

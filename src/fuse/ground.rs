@@ -117,7 +117,7 @@ mod tests {
         };
         assert!(wait(&parse("noauto"), 9000).to_string().contains("/etc/fstab line 7, noauto"));
         assert!(matches!(wait(&parse("nofail"), 1300), GroundError::Late { line: 7, .. }));
-        assert_eq!(said.into_inner(), ["waiting for /nowhere to be mounted (/etc/fstab line 7)"]);
+        assert_eq!(*said.borrow(), ["waiting for /nowhere to be mounted (/etc/fstab line 7)"]);
         let root = FstabLine { mountpoint: "/".into(), ..parse("defaults") };
         assert_eq!(await_mount(Path::new("/x"), &root, Instant::now(), Duration::ZERO, &say), Ok(()));
     }

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What is asked for ahead at once: enough that a request is worth it at a distant target.
 const AHEAD_BATCH_BYTES: u64 = 4 << 20;
 
+/// How much more is asked for ahead than was read in sequence.
+const WINDOW_TIMES: u64 = 8;
+
 /// One readable image. Many threads may read at once.
 pub struct ImageReader {
     repo: Arc<Repository>,
@@ -19,6 +22,8 @@ pub struct ImageReader {
     label: String,
     /// Where the last read ended: the next one that begins there is sequential.
     expected: AtomicU64,
+    /// Bytes of the reads so far that followed each other.
+    streak: AtomicU64,
     /// First block not yet asked for ahead.
     ahead: AtomicU64,
 }
@@ -26,8 +31,8 @@ pub struct ImageReader {
 impl ImageReader {
     /// `label` names the version in messages about damage.
     pub fn new(repo: Arc<Repository>, image: ImageRef, label: impl Into<String>) -> Self {
-        let (expected, ahead) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
-        Self { repo, image, label: label.into(), expected, ahead }
+        let [expected, streak, ahead] = [u64::MAX, 0, 0].map(AtomicU64::new);
+        Self { repo, image, label: label.into(), expected, streak, ahead }
     }
 
     /// The image.
@@ -129,18 +134,25 @@ impl ImageReader {
         Ok(found.map(|index| (index * size.bytes_u64()).max(offset)))
     }
 
-    /// Asks for the blocks behind a sequential reader, a batch at a time. The window is bounded by the cache's share, and only
-    /// positions not asked for before are visited, so the cost is one visit a block.
+    /// Asks for the blocks behind a sequential reader, a batch at a time. The window grows with what was read in sequence, so that a few
+    /// reads near each other fetch little that nobody wants, and is bounded by the cache's share. Only positions not asked for
+    /// before are visited, so the cost is one visit a block.
     fn plan_ahead(&self, offset: u64, len: usize) {
         let end = offset + len as u64;
         // Several requests of one reader may arrive in any order; a window of a few requests still is sequential.
         let expected = self.expected.swap(end, Ordering::Relaxed);
         if expected == u64::MAX || offset.abs_diff(expected) > 4 << 20 {
             self.ahead.store(0, Ordering::Relaxed);
+            self.streak.store(0, Ordering::Relaxed);
             return;
         }
         let size = self.image.block_size;
+        let read_bytes = self.streak.fetch_add(len as u64, Ordering::Relaxed) + len as u64;
         let window = (self.repo.memory().block_cache as u64 / 4 / size.bytes_u64()).clamp(1, 256);
+        let window = window.min(read_bytes * WINDOW_TIMES / size.bytes_u64());
+        if window == 0 {
+            return;
+        }
         let batch = (AHEAD_BATCH_BYTES / size.bytes_u64()).clamp(1, (window / 2).max(1));
         let first = size.index_of(end.saturating_sub(1)) + 1;
         let last = (first + window).min(self.image.block_count());

@@ -184,7 +184,7 @@ mod tests {
         };
         let (base, supersedes, draft, relatives) = (Uid::NIL, Uid::NIL, DraftId::NIL, Vec::new());
         let settled = Settled { image: ImageRef::empty(test.repo.block_size()), changes: 0, stats: Stats::default() };
-        let publication = Publication { attributes, base, supersedes, draft, duration_ms: 0, relatives };
+        let publication = Publication { attributes, base, supersedes, draft, created: None, duration_ms: 0, relatives };
         let record = publish_version(&test.repo, &settled, publication).unwrap();
         Note::new(record.uid, record.created)
     }

@@ -20,7 +20,7 @@ use crate::ops::retain::due::Labels;
 use crate::ops::snapshots::Session;
 use crate::ops::unfinished::Unfinished;
 use crate::ops::{Interrupt, OpsError};
-use crate::repo::Repository;
+use crate::repo::{RepoError, Repository};
 use crate::source::Recipe;
 use crate::source::bad_sectors::BadSectors;
 use crate::words::attribute::{Attributes, Validity};
@@ -51,6 +51,8 @@ pub struct Backup {
     pub tags: BTreeSet<String>,
     /// When it may go.
     pub expire: Option<Stamp>,
+    /// Its moment, when it is a backup that was made elsewhere and is being taken over.
+    pub created: Option<Stamp>,
     /// What of these follows from schedules instead.
     pub automatic: Automatic,
     /// The version it was made from, instead of the newest of the name.
@@ -83,6 +85,7 @@ impl Backup {
             snapshot_name: String::new(),
             tags: BTreeSet::new(),
             expire: None,
+            created: None,
             automatic: Automatic::Nothing,
             from: None,
             changes: ChangesFrom::Source,
@@ -123,6 +126,7 @@ pub fn backup(
 ) -> Result<BackedUp, OpsError> {
     let started = Instant::now();
     repo.check_name(&job.name)?;
+    check_moment(repo, job)?;
     let base = Base::find(repo, &job.name, job.from)?;
     let described = job.source.volume()?.describe();
     let left = Unfinished::find(repo, &job.name, &described)?;
@@ -177,12 +181,33 @@ pub fn backup(
         base: work.unfinished.base,
         supersedes: Uid::NIL,
         draft: work.unfinished.record.as_ref().map_or(DraftId::NIL, |record| record.draft),
+        created: job.created,
         duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         relatives: work.unfinished.record.iter().map(|record| record.image).collect(),
     };
     let record = publish_version(repo, &settled, publication)?;
     work.unfinished.finish(repo);
     Ok(BackedUp { record, bad })
+}
+
+/// A moment that is given must have been, and be free: who takes backups over and begins again does not get each of them twice.
+fn check_moment(repo: &Repository, job: &Backup) -> Result<(), OpsError> {
+    let Some(created) = job.created else { return Ok(()) };
+    if created > repo.clock().now() {
+        return Err(OpsError::refused(format!(
+            "{} is in the future: a backup cannot have been made then",
+            created.to_millis_text()
+        )));
+    }
+    let taken = repo.catalog().versions_of(&job.name).map_err(RepoError::from)?;
+    match taken.iter().find(|(moment, _)| *moment == created) {
+        None => Ok(()),
+        Some((_, uid)) => Err(OpsError::refused(format!(
+            "{} has a version of {} already: {uid}; delete that first if it is to be taken over again",
+            job.name,
+            created.to_millis_text()
+        ))),
+    }
 }
 
 fn attributes(repo: &Repository, job: &Backup, session: &Session, bad: &BadSectors) -> Result<Attributes, OpsError> {

@@ -32,8 +32,9 @@ fn start(dir: &Path) -> Cached {
 impl Cached {
     /// Reads blocks and says how many requests for parts of packs that took.
     fn read(&self, image: ImageRef, blocks: &[u64]) -> usize {
-        let reader = ImageReader::new(Arc::clone(&self.repo), image, "test");
         for block in blocks {
+            // Each by a reader of its own: none reads in sequence, and nothing is read ahead.
+            let reader = ImageReader::new(Arc::clone(&self.repo), image, "test");
             let mut bytes = vec![0; BLOCK];
             reader.read_at(block * BLOCK as u64, &mut bytes).unwrap();
             assert_eq!(bytes, content(*block));

@@ -9,6 +9,7 @@ use crate::words::attribute::Attributes;
 use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, Uid};
 use crate::words::record::{ImageRef, Record, RecordKind, Stats};
+use crate::words::stamp::Stamp;
 
 /// What a version is published with, beside its image.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Publication {
     pub supersedes: Uid,
     /// The draft it was, or nil.
     pub draft: DraftId,
+    /// Its moment, when it is one of the past: of a backup that was made elsewhere. Otherwise it is now.
+    pub created: Option<Stamp>,
     /// Milliseconds from the first write until now.
     pub duration_ms: u64,
     /// Images besides the base's that its map shares subtrees with: what they were checked for is not walked again.
@@ -37,19 +40,20 @@ pub struct Publication {
 /// [`RepoError::NameCollision`] when the name would have to be a file and a directory at once, and what
 /// [`Repository::publish`] says. Nothing is acknowledged then.
 pub fn publish_version(repo: &Repository, settled: &Settled, publication: Publication) -> Result<Record, RepoError> {
-    let Publication { attributes, base, supersedes, draft, duration_ms, mut relatives } = publication;
+    let Publication { attributes, base, supersedes, draft, created, duration_ms, mut relatives } = publication;
     repo.check_name(&attributes.name)?;
     let attributes = with_known_damage(repo, &settled.image, attributes)?;
     let newest = repo.catalog().versions_of(&attributes.name)?.last().map(|(created, _)| created.plus_millis(1));
     let now = repo.clock().now();
-    let created = newest.map_or(now, |after| after.max(now));
+    // Uids rise with the time of publication in any case: other hosts look for what is new among the newest.
+    let published = newest.map_or(now, |after| after.max(now));
     for uid in [base, supersedes].into_iter().filter(|uid| !uid.is_nil()) {
         relatives.extend(repo.catalog().record(uid)?.map(|(record, _)| record.image));
     }
     let record = Record {
-        uid: repo.clock().uid_at(created),
+        uid: repo.clock().uid_at(published),
         kind: RecordKind::Version,
-        created,
+        created: created.unwrap_or(published),
         host: repo.host(),
         image: settled.image,
         base,
@@ -101,7 +105,7 @@ mod tests {
             file,
         };
         let (base, supersedes, draft) = (Uid::NIL, Uid::NIL, DraftId::NIL);
-        Publication { attributes, base, supersedes, draft, duration_ms: 0, relatives: Vec::new() }
+        Publication { attributes, base, supersedes, draft, created: None, duration_ms: 0, relatives: Vec::new() }
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn back_up(repo: &Arc<Repository>, start: ImageRef, bytes: &[u8]) -> Result<Reco
         base: Uid::NIL,
         supersedes: Uid::NIL,
         draft: DraftId::NIL,
+        created: None,
         duration_ms: 0,
         relatives: vec![start],
     };

@@ -59,6 +59,7 @@ fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, R
         base: Uid::NIL,
         supersedes: Uid::NIL,
         draft: DraftId::NIL,
+        created: None,
         duration_ms: 0,
         relatives: Vec::new(),
     };

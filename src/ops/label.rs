@@ -39,6 +39,14 @@ pub fn parse_expire(text: &str, now: Stamp) -> Result<Option<Stamp>, OpsError> {
     }
 }
 
+/// A moment of the past or, as everywhere, a date.
+///
+/// # Errors
+/// When it is neither.
+pub fn parse_moment(text: &str, now: Stamp) -> Result<Stamp, OpsError> {
+    Stamp::parse(text.trim(), now).map_err(|error| OpsError::refused(error.to_string()))
+}
+
 /// The version to delete. A bare name means its newest version everywhere else; who deletes must say which one.
 ///
 /// # Errors

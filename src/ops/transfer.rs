@@ -118,6 +118,7 @@ pub fn import(repo: &Repository, text: &str, file: &str) -> Result<Record, OpsEr
         base: base.unwrap_or(Uid::NIL),
         supersedes: Uid::NIL,
         draft: DraftId::NIL,
+        created: None,
         duration_ms: 0,
         relatives: Vec::new(),
     };

@@ -309,6 +309,7 @@ mod tests {
                 snapshot_name: String::new(),
                 tags: BTreeSet::new(),
                 expire: None,
+                created: None,
                 automatic: Automatic::Nothing,
                 from: None,
                 changes: ChangesFrom::Source,

@@ -5,7 +5,7 @@ use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::{attribute, condemned, fragment, record, removed};
 use crate::repo::look::Look;
-use crate::repo::read::REREADS;
+use crate::repo::reread::REREADS;
 use crate::repo::rollback::{RolledBack, is_absent};
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::seal::SealError;
@@ -54,20 +54,38 @@ impl Repository {
         self.refresh_by(Look::Everything)
     }
 
+    /// As [`Repository::refresh_everything`], and makes nothing anew when something is missing: for a repair, which puts back what this
+    /// host knows and may be asked to change nothing.
+    ///
+    /// # Errors
+    /// As [`Repository::refresh`].
+    pub fn refresh_as_known(&self) -> Result<Learned, RepoError> {
+        let (learned, _) = self.learn_by(Look::Everything)?;
+        self.core.warn_unreadable(&learned.unreadable);
+        Ok(learned)
+    }
+
     fn refresh_by(&self, look: Look) -> Result<Learned, RepoError> {
-        let core = &self.core;
-        let mut learner = Learner::new(core, &core.catalog);
-        learner.look = look;
-        core.learn_rings()?;
-        learner.everything()?;
-        let mut learned = learner.learned;
-        if let Some(sign) = learner.rolled_back
+        let (mut learned, rolled_back) = self.learn_by(look)?;
+        if let Some(sign) = rolled_back
             && let Some(again) = self.rebuild_after(&sign)?
         {
-            learned = again;
+            // What was found to be lost before the catalog was made anew is not found again.
+            let lost = std::mem::replace(&mut learned, again);
+            learned.removed += lost.removed;
+            let news: Vec<_> = lost.unreadable.into_iter().filter(|text| !learned.unreadable.contains(text)).collect();
+            learned.unreadable.extend(news);
         }
-        core.warn_unreadable(&learned.unreadable);
+        self.core.warn_unreadable(&learned.unreadable);
         Ok(learned)
+    }
+
+    fn learn_by(&self, look: Look) -> Result<(Learned, Option<RolledBack>), RepoError> {
+        let mut learner = Learner::new(&self.core, &self.core.catalog);
+        learner.look = look;
+        self.core.learn_rings()?;
+        learner.everything()?;
+        Ok((learner.learned, learner.rolled_back))
     }
 
     /// Reads index fragments that are new. Says whether there were any.

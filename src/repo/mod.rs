@@ -31,6 +31,7 @@ pub mod putback;
 pub mod read;
 pub mod rebuild;
 pub mod remove;
+mod reread;
 pub mod resolve;
 pub mod rings;
 mod rollback;

@@ -2,7 +2,7 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::{FormatError, fragment, layout, pack};
-use crate::repo::read::REREADS;
+use crate::repo::reread::REREADS;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::target::{Space, TargetError};
 use crate::words::clock::ClockExt;

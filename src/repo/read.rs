@@ -4,6 +4,7 @@ use crate::format::layout;
 use crate::format::node::MapNode;
 use crate::repo::learn::Learner;
 use crate::repo::packer::Pending;
+use crate::repo::reread::REREADS;
 use crate::repo::{Core, RepoError, Repository};
 use crate::seal::SealError;
 use crate::words::ids::BlockId;
@@ -15,8 +16,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often what is not authentic is read again before it counts as damaged.
-pub(super) const REREADS: usize = 2;
 /// A block that is gone makes the index be asked for it no more often than this.
 const LEARN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 

@@ -159,7 +159,7 @@ fn one_process_opens_it_once_and_can_say_so() {
 #[test]
 fn a_damaged_file_says_how_to_mend_it() {
     let (dir, catalog) = new();
-    let fragments = (0..200).map(|at| pack(at, at * 10..at * 10 + 10));
+    let fragments = (0..2000).map(|at| pack(at, at * 10..at * 10 + 10));
     catalog.absorb_packs(&fragments.collect::<Vec<_>>()).unwrap();
     drop(catalog);
     let data = dir.path().join("data.mdb");

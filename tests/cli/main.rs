@@ -4,6 +4,7 @@
 
 mod help;
 mod keys;
+mod moving;
 
 use serde_json::Value;
 use std::fs::{self, File};

@@ -250,7 +250,7 @@ def two_mounts_of_one_host_write_one_name(w, samples):
             equal(a.incoming("left").read_bytes(), pattern("left", MIB), "now it is this one's")
             sh("dd", f"of={a.incoming('left')}", "conv=notrunc", "bs=1M", "seek=1", input=b"!" * 1000)
             equal(a.original("left").read_bytes(), pattern("left", MIB) + b"!" * 1000, "continued")
-            sh(*a.prefix, "umount", "-l", other.inner)
+            sh(*a.enter, "umount", "-l", other.inner)
         finally:
             for pid in list(processes(other)):
                 os.kill(pid, 9)
@@ -363,7 +363,7 @@ def a_rebuild_beside_a_mount_hides_nothing(w, samples):
         looker.start()
         try:
             for i in range(4):
-                p = subprocess.Popen([*a.prefix, a.binary, "rebuild", *(["--from-packs"] if i % 2 else [])], env=a.env)
+                p = subprocess.Popen([*a.enter, a.binary, "rebuild", *(["--from-packs"] if i % 2 else [])], env=a.env)
                 put(a, f"beside{i}", pattern(f"b{i}", 300 * KIB))
                 equal(p.wait(60), 0, "rebuild")
         finally:
@@ -373,7 +373,7 @@ def a_rebuild_beside_a_mount_hides_nothing(w, samples):
         for i in range(4):
             equal(a.original(f"beside{i}").read_bytes(), pattern(f"b{i}", 300 * KIB), "written meanwhile")
         # One that is killed changes nothing.
-        p = subprocess.Popen([*a.prefix, a.binary, "rebuild", "--from-packs"], env=a.env)
+        p = subprocess.Popen([*a.enter, a.binary, "rebuild", "--from-packs"], env=a.env)
         time.sleep(0.05)
         p.kill(), p.wait()
         equal(len(os.listdir(a.mnt / "by_version")), 9, "after a rebuild was killed")
@@ -429,7 +429,7 @@ def a_full_disk_under_the_cache_fails_no_read(w, samples):
     with hosts(w, "a") as (a,):
         cache = a.root / "small"
         cache.mkdir()
-        sh(*a.prefix, "mount", "-t", "tmpfs", "-o", "size=3m", "none", cache)
+        sh(*a.enter, "mount", "-t", "tmpfs", "-o", "size=3m", "none", cache)
         a.env |= {"BACKYFS_CACHE_SIZE": "128M", "BACKYFS_CACHE_DIR": str(cache)}
         a.up()
         sh("cp", samples / "disk.img", a.incoming("vm"))
@@ -439,4 +439,4 @@ def a_full_disk_under_the_cache_fails_no_read(w, samples):
         check("cannot be written to" in (a.state / "backyfs.log").read_text(), "it is told")
         equal(counter(a, "Damage"), 0, "damage")
         a.down()
-        sh(*a.prefix, "umount", cache)
+        sh(*a.enter, "umount", cache)

@@ -84,9 +84,11 @@ def restoring_makes_what_was_not_there(w, samples):
     folder = w.mnt / "sources" / "images"
     sh("cp", "--sparse=never", w.original("vm"), folder / "dense")
     sh("cp", w.original("vm"), folder / "host" / "sparse")
-    for made in (at / "dense", at / "host" / "sparse"):
-        same(samples / "disk.img", made)
-        check(made.stat().st_blocks * 512 <= (samples / "disk.img").stat().st_blocks * 512 + MIB, f"{made} is sparse")
+    # `--sparse=never` asks cp for zeros in holes, and cp writes them.
+    made = at / "host" / "sparse"
+    same(samples / "disk.img", at / "dense")
+    same(samples / "disk.img", made)
+    check(made.stat().st_blocks * 512 <= (samples / "disk.img").stat().st_blocks * 512 + MIB, f"{made} is sparse")
     # What is there stays, and what is not whole is not there.
     (at / "dense").write_bytes(b"precious")
     check(sh("cp", w.original("vm"), folder / "dense", ok=False).returncode != 0, "an existing image is not overwritten")

@@ -127,6 +127,7 @@ impl Incoming {
             base: work.base,
             supersedes: work.supersedes,
             draft: work.draft.id(),
+            created: None,
             duration_ms: u64::try_from(now.millis() - work.began.millis()).unwrap_or(0),
             relatives: work.relative.into_iter().collect(),
         };

@@ -14,6 +14,7 @@ use crate::format::layout::{self, Object, ObjectKey};
 use crate::ops::scrub::assess::Assessor;
 use crate::ops::scrub::mark::remark;
 use crate::ops::scrub::report::VersionFinding;
+use crate::ops::scrub::{learn, past_damage};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::examine::PackState;
 use crate::repo::objects::{BadObject, ObjectsSeen};
@@ -335,12 +336,13 @@ pub fn repair(
         // Nothing can be listed, nor put, without them.
         repo.target().prepare().map_err(RepoError::from)?;
     }
-    let unlearnt = crate::ops::scrub::learn(repo)?;
+    let unlearnt = past_damage(repo, repo.refresh_as_known())?;
     let plan = plan(repo, monitor, interrupt)?;
     if !is_dry_run {
         plan.execute(repo, interrupt)?;
         if unlearnt.is_some() || !plan.steps.is_empty() {
-            crate::ops::scrub::learn(repo)?;
+            // A fragment that is not there any more makes this learn the index anew.
+            learn(repo)?;
         }
     }
     (repaired.steps, repaired.hopeless) = (plan.steps, plan.hopeless);

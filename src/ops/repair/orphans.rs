@@ -173,6 +173,7 @@ pub fn recover(repo: &Repository, root: &str, name: &Name) -> Result<Record, Ops
         base: Uid::NIL,
         supersedes: Uid::NIL,
         draft: DraftId::NIL,
+        created: None,
         duration_ms: 0,
         relatives: Vec::new(),
     };

@@ -29,6 +29,7 @@ use crate::ops::scrub::report::{DamagedPack, ScrubReport, VersionFinding, keep};
 use crate::ops::walk::{Found, walk};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::examine::{PackState, WINDOW_BYTES};
+use crate::repo::learn::Learned;
 use crate::repo::objects::{BadObject, ObjectsSeen};
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::AttributeChange;
@@ -163,7 +164,15 @@ fn begin(repo: &Repository, options: &Options) -> Result<Stamp, OpsError> {
 /// # Errors
 /// When the target cannot be reached or the catalog fails.
 pub fn learn(repo: &Repository) -> Result<Option<BadObject>, OpsError> {
-    match repo.refresh() {
+    past_damage(repo, repo.refresh())
+}
+
+/// As [`learn`], from a refresh that was made already.
+///
+/// # Errors
+/// As [`learn`].
+pub fn past_damage(repo: &Repository, refreshed: Result<Learned, RepoError>) -> Result<Option<BadObject>, OpsError> {
+    match refreshed {
         Ok(learned) => Ok(learned.rebuilt.map(|object| {
             let problem = "it was missing; what packs say of themselves replaced it".to_owned();
             BadObject { object, problem }

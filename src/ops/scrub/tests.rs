@@ -288,6 +288,7 @@ fn a_rebuilt_catalog_knows_of_damage_and_a_version_made_from_a_damaged_one_says_
         base: uids[0],
         supersedes: Uid::NIL,
         draft: crate::words::ids::DraftId::NIL,
+        created: None,
         duration_ms: 0,
         relatives: Vec::new(),
     };

@@ -27,7 +27,7 @@ impl World {
         let secret = Secret::key_file(vec![7; 64]);
         let made = keys::create(&settings, std::slice::from_ref(&secret), &clock).unwrap();
         let of = |prefix: &'static str| {
-            made.keys.iter().filter_map(move |(key, bytes)| key.as_str().starts_with(prefix).then(|| bytes.clone()))
+            made.keys.iter().filter(move |(key, _)| key.as_str().starts_with(prefix)).map(|(_, bytes)| bytes.clone())
         };
         let slots: Vec<_> = of("keys/slot").collect();
         let rings: Vec<_> = of("keys/ring").collect();

@@ -53,7 +53,7 @@ impl LvmDestination {
                 run("lvcreate", &["--yes", "--thin", "--virtualsize", &size, "--name", &part, &pool])?;
             }
             None => {
-                drop(run("lvcreate", &["--yes", "--wipesignatures", "n", "--size", &size, "--name", &part, group])?)
+                run("lvcreate", &["--yes", "--wipesignatures", "n", "--size", &size, "--name", &part, group])?;
             }
         }
         let made = tools::volume(group, &part)?.map_or(0, |lv| lv.size_bytes());

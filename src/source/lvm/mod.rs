@@ -116,7 +116,7 @@ impl Volume for LvmVolume {
         match moment {
             Moment::Now { .. } => self.take_snapshot(&origin, name)?,
             Moment::Kept { .. } => {
-                run("lvchange", &["--activate", "y", "--ignoreactivationskip", &self.path_of(name)]).map(drop)?
+                run("lvchange", &["--activate", "y", "--ignoreactivationskip", &self.path_of(name)])?;
             }
         }
         let device = FileSource::open(&self.device_of(name))?;

@@ -14,7 +14,8 @@ mod image;
 mod opened;
 #[cfg(feature = "rbd")]
 mod sys;
-#[cfg(all(test, feature = "rbd"))]
+#[cfg(test)]
+#[cfg(feature = "rbd")]
 mod tests;
 #[cfg(feature = "rbd")]
 mod volume;

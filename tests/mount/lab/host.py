@@ -32,11 +32,11 @@ class Host(World):
             "BACKYFS_STATE_DIR": str(self.state),
             "BACKYFS_REFRESH_INTERVAL": "0",
         }
-        self.prefix = ["nsenter", f"--target={self.holder.pid}", "--mount", "--net", "--"]
+        self.enter = ["nsenter", f"--target={self.holder.pid}", "--mount", "--net", "--"]
 
     def connect(self, socket, port):
         """Lets it reach a server of this machine."""
-        self.relay = _relay([*self.prefix, sys.executable, RELAY, "inside", socket, port])
+        self.relay = _relay([*self.enter, sys.executable, RELAY, "inside", socket, port])
 
     def up(self, *options):
         self.run("mount", *options, self.inner)

@@ -86,7 +86,8 @@ class World:
         self.mnt.mkdir()
         # Others that belong to this one's test: they go down with it.
         self.others = []
-        self.prefix = []
+        # What a command is run through to be in the namespaces of its host.
+        self.enter = []
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("BACKYFS_")}
         self.env |= {
             "BACKYFS_TARGET": f"dir:{self.repo}",
@@ -96,7 +97,7 @@ class World:
 
     def run(self, *args, ok=True, env=None, **kw):
         """Runs a command of the program. No command may ever panic."""
-        done = sh(*self.prefix, self.binary, *args, ok=False, env={**self.env, **(env or {})}, **kw)
+        done = sh(*self.enter, self.binary, *args, ok=False, env={**self.env, **(env or {})}, **kw)
         check(b"panicked" not in done.stderr, f"{args} panicked: {done.stderr.decode(errors='replace')}")
         if ok and done.returncode != 0:
             raise Failed(f"backyfs {' '.join(map(str, args))} -> exit {done.returncode}: {done.stderr.decode(errors='replace')[-600:]}")
