@@ -144,6 +144,8 @@ pub enum Verb {
     Refresh,
     /// Back up a file or a block device; prints the uid of the version
     Backup(Backup),
+    /// Back up every volume of the configured sources that a schedule is due for, as SOURCE/VOLUME
+    BackupDue(BackupDue),
     /// Restore a version to a file, a block device, or - for standard output
     Restore(Restore),
     /// List versions, oldest first
@@ -190,6 +192,8 @@ pub enum Verb {
     Import(Import),
     /// Learn the catalog anew from the target
     Rebuild(Rebuild),
+    /// Write manual pages, and completions for bash, zsh and fish
+    Manuals(Manuals),
 }
 
 #[derive(Debug, Args)]
@@ -284,6 +288,19 @@ pub struct Backup {
     /// Accept sectors that cannot be read: the version counts as a backup, with zeros there
     #[arg(long)]
     pub skip_errors: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Manuals {
+    /// Below its directory `share`, for example /usr/local
+    pub prefix: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupDue {
+    /// Only these sources
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -53,11 +53,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let _ = writeln!(io::stderr(), "backyfs: {}", sentence(error));
-    ExitCode::from(failure(error).map_or(REFUSED, code))
+    ExitCode::from(code_of(error))
+}
+
+/// The code of an error.
+pub fn code_of(error: &anyhow::Error) -> u8 {
+    failure(error).map_or(REFUSED, code)
 }
 
 /// An error with its causes on one line, each said once.
-fn sentence(error: &anyhow::Error) -> String {
+pub fn sentence(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();

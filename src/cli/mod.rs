@@ -2,12 +2,14 @@
 
 mod args;
 mod args_s3;
+mod backup_due;
 mod change;
 mod data;
 mod exchange;
 mod exit;
 mod inspect;
 mod key;
+mod manuals;
 mod mount;
 mod output;
 mod progress;
@@ -54,6 +56,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Status(args) => done(status::status(context, &args)),
         Verb::Refresh => refresh::refresh(context),
         Verb::Backup(args) => data::backup(context, &args),
+        Verb::BackupDue(args) => backup_due::backup_due(context, &args),
         Verb::Restore(args) => data::restore(context, &args),
         Verb::Ls(args) => done(inspect::ls(context, &args)),
         Verb::Show(args) => done(inspect::show(context, &args)),
@@ -76,6 +79,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Repair(args) => repair::repair(context, &args),
         Verb::Key(args) => done(key::key(context, &args)),
         Verb::Rekey(args) => done(key::rekey(context, &args)),
+        Verb::Manuals(args) => done(manuals::manuals(&args)),
         Verb::Rebuild(args) => exchange::rebuild(context, &args),
     }
 }

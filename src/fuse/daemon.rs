@@ -15,6 +15,7 @@ use crate::fuse::background::{self, Side};
 use crate::fuse::invalidator::Invalidator;
 use crate::fuse::mount::{self, Detach, Liveness, MountError};
 use crate::fuse::mountinfo;
+use crate::fuse::notify;
 use crate::fuse::options::{FS_TYPE, MountOptions};
 use crate::fuse::pidfile::{HeldPidFile, PidFile};
 use crate::fuse::utab;
@@ -128,7 +129,13 @@ pub fn serve<E: std::fmt::Display>(
     await_predecessor(&pid_file, &dir)?;
     mount::prepare(&dir)?;
     let log = match &options.place {
-        Place::Foreground => return run(&dir, &options, &pid_file, make, || Ok(())).map(|()| Served::Ended),
+        Place::Foreground => {
+            let ready = || {
+                notify::ready(&dir, &options.mount.source);
+                Ok(())
+            };
+            return run(&dir, &options, &pid_file, make, ready).map(|()| Served::Ended);
+        }
         Place::Background { log } => log.clone(),
     };
     match background::split(log).map_err(system("start the daemon"))? {
@@ -200,6 +207,7 @@ fn run<E: std::fmt::Display>(
     tracing::info!("mounted at {}", dir.display());
     let end = serving.until_the_end(&signals, &operations, options.farewell);
     if end == End::Unmounted {
+        notify::stopping(dir);
         serving.leave();
         drain(&*operations);
         tracing::info!("unmounted from {}", dir.display());
@@ -326,6 +334,7 @@ impl Serving {
                     detach_at_once(&self.dir);
                     return End::CutOff;
                 }
+                notify::stopping(&self.dir);
                 leaving = Some(self.start_leaving(Arc::clone(operations)));
             }
             if leaving.as_ref().is_some_and(JoinHandle::is_finished) {

@@ -10,6 +10,7 @@ mod holders;
 mod invalidator;
 pub mod mount;
 pub mod mountinfo;
+mod notify;
 pub mod options;
 pub mod pidfile;
 pub mod remount;

@@ -74,17 +74,30 @@ pub fn list_due(
     for name in policy.names.iter().filter_map(crate::ops::retain::NameRule::only_name) {
         histories.entry(name).or_default();
     }
-    let row = |(name, versions): (&Name, &Vec<Made>)| {
-        let mut schedules: Vec<&Schedule> = policy.schedules_of(name);
-        schedules.retain(|schedule| only.is_none_or(|only| only.contains(&schedule.name)));
-        let found = due(&schedules, versions, now, &policy.zone);
-        let labels = labels(&schedules, versions, now, &policy.zone);
-        (!found.is_empty()).then(|| DueRow {
-            name: name.to_string(),
-            tags: labels.tags.into_iter().collect(),
-            expire: labels.expire.map(Stamp::to_seconds_text),
-            schedules: found.iter().map(|due| DueSchedule::new(due, now)).collect(),
-        })
-    };
-    Ok(histories.iter().filter(|(name, _)| filter.is_named(name)).filter_map(row).collect())
+    let named = histories.iter().filter(|(name, _)| filter.is_named(name));
+    Ok(named.filter_map(|(name, versions)| row(name, versions, policy, only, now)).collect())
+}
+
+/// Of these names those that are due, in their order, whether or not they have a version.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn due_among(repo: &Repository, policy: &Policy, names: &[Name]) -> Result<Vec<DueRow>, OpsError> {
+    let now = repo.clock().now();
+    let histories = histories(repo)?;
+    let versions = |name| histories.get(name).map(Vec::as_slice).unwrap_or_default();
+    Ok(names.iter().filter_map(|name| row(name, versions(name), policy, None, now)).collect())
+}
+
+fn row(name: &Name, versions: &[Made], policy: &Policy, only: Option<&[String]>, now: Stamp) -> Option<DueRow> {
+    let mut schedules: Vec<&Schedule> = policy.schedules_of(name);
+    schedules.retain(|schedule| only.is_none_or(|only| only.contains(&schedule.name)));
+    let found = due(&schedules, versions, now, &policy.zone);
+    let labels = labels(&schedules, versions, now, &policy.zone);
+    (!found.is_empty()).then(|| DueRow {
+        name: name.to_string(),
+        tags: labels.tags.into_iter().collect(),
+        expire: labels.expire.map(Stamp::to_seconds_text),
+        schedules: found.iter().map(|due| DueSchedule::new(due, now)).collect(),
+    })
 }

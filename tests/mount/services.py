@@ -1,0 +1,184 @@
+"""Units, timers and scripts of contrib/: systemd accepts them, and what they run does what they promise."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from lab.case import test
+from lab.shell import check, equal, eventually, needs, same, sh
+from lab.table import machine
+
+CONTRIB = Path(__file__).resolve().parents[2] / "contrib"
+
+
+def install(m):
+    """Puts program and manual pages where the units look for them, on this machine only."""
+    for directory in ("bin", "share"):
+        upper, work = m.tmp / f"{directory}-upper", m.tmp / f"{directory}-work"
+        upper.mkdir(), work.mkdir()
+        m.inside("mount", "-t", "overlay", "-o", f"lowerdir=/usr/{directory},upperdir={upper},workdir={work}", "overlay", f"/usr/{directory}")
+    m.at("/usr/bin/backyfs").symlink_to(m.w.binary)
+    m.inside(m.w.binary, "manuals", "/usr")
+
+
+@test(mounted=False)
+def systemd_accepts_the_units(w, samples):
+    needs("systemd-analyze")
+    units = [p for p in sorted(CONTRIB.glob("systemd/*")) if p.suffix in (".service", ".timer")]
+    equal(len(units), 10, "units")
+    with machine(w) as m:
+        install(m)
+        if not shutil.which("man"):
+            # It looks for the manual pages that units name by running man(1).
+            m.at("/usr/bin/man").write_text('#!/bin/sh\nfor a; do page=$a; done\ncase $page in *"("*) ls /usr/share/man/man*/"${page%%(*}"* ;; esac\n')
+            m.at("/usr/bin/man").chmod(0o755)
+        done = m.inside("systemd-analyze", "verify", *units, ok=False)
+        equal((done.returncode, done.stderr.decode()), (0, ""), "systemd-analyze verify")
+        pages = {word.split("(")[0] for unit in units for line in unit.read_text().splitlines() if line.startswith("Documentation=") for word in line.split("man:")[1:]}
+        for page in pages:
+            check(list(m.at("/usr/share/man").glob(f"man*/{page}.*")), f"{page}: no manual page")
+    # The mount must be seen by everyone: nothing of this may give it a namespace of its own.
+    mount = [line.split("=")[0] for line in (CONTRIB / "systemd/backyfs-mount@.service").read_text().splitlines()]
+    private = [key for key in mount if key.startswith(("Protect", "Private", "ReadOnly", "ReadWrite", "Inaccessible", "Bind", "TemporaryFileSystem", "DynamicUser", "RootDirectory", "Device"))]
+    equal(private, [], "namespaces of the mount")
+    needed = {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_RESOURCE"}
+    bounds = next(line for line in (CONTRIB / "systemd/backyfs-mount@.service").read_text().splitlines() if line.startswith("CapabilityBoundingSet="))
+    check(needed <= set(bounds.split("=")[1].split()), bounds)
+
+
+@test(mounted=False)
+def the_daemon_tells_systemd(w, samples):
+    """What Type=notify hears, with the capabilities of the unit and no others."""
+    w.run("init")
+    path = w.root / "notify"
+    heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    heard.bind(str(path))
+    heard.settimeout(30)
+    bounds = next(line for line in (CONTRIB / "systemd/backyfs-mount@.service").read_text().splitlines() if line.startswith("CapabilityBoundingSet="))
+    kept = ",".join("+" + cap.removeprefix("CAP_").lower() for cap in bounds.split("=")[1].split())
+    caps = ["setpriv", "--no-new-privs", f"--bounding-set=-all,{kept}", "--"]
+    daemon = subprocess.Popen([*caps, w.binary, "mount", "--foreground", "-o", "allow_other", "--", w.mnt], env=w.env | {"NOTIFY_SOCKET": str(path)}, stdin=subprocess.DEVNULL)
+    said = heard.recv(4096).decode()
+    check("READY=1\n" in said and f"STATUS=dir:{w.repo} is mounted at {w.mnt}\n" in said, said)
+    check(w.mnt_is_mounted(), "ready means mounted")
+    sh("cp", samples / "small.img", w.incoming("vm"))
+    same(samples / "small.img", w.original("vm"))
+    # How a writer of another user ended is read from /proc, which takes CAP_SYS_PTRACE.
+    os.chmod(w.incoming("vm"), 0o666)
+    user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]
+    writer = subprocess.Popen([*user, "dd", f"of={w.incoming('vm')}", "bs=64K", "conv=notrunc"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    writer.stdin.write(b"partial " * 100_000)
+    writer.stdin.flush()
+    eventually("it has written", lambda: w.incoming("vm").read_bytes()[:7] == b"partial")
+    writer.kill()
+    writer.wait()
+    eventually("its end is known", lambda: "was killed by SIGKILL" in (w.mnt / "status/drafts").read_text())
+    equal(len(w.versions("vm")), 1, "and it made no version")
+    daemon.terminate()
+    said = heard.recv(4096).decode()
+    check("STOPPING=1\n" in said and "STATUS=storing" in said, said)
+    equal(daemon.wait(30), 0, "exit code")
+    check(not w.mnt_is_mounted(), "unmounted")
+
+
+@test(mounted=False)
+def what_is_due_is_backed_up(w, samples):
+    images = w.root / "images"
+    (images / "host1").mkdir(parents=True)
+    shutil.copy(samples / "small.img", images / "a.img")
+    shutil.copy(samples / "small.img", images / "host1/b.img")
+    config = w.root / "backyfs.toml"
+    tables = f'[sources.images]\nkind = "file"\npath = "{images}"\n[names."images/*"]\nschedules = ["daily"]\n'
+    config.write_text(tables)
+    w.env["BACKYFS_CONFIG"] = str(config)
+    w.run("init")
+    lines = w.run("backup-due").stdout.decode().splitlines()
+    equal([line.split(" ", 1)[1] for line in lines], ["images/a.img", "images/host1/b.img"], "every volume, wherever it lies")
+    equal([row["tags"] for row in w.json("ls")], [["daily"], ["daily"]], "tagged with what they are due for")
+    equal(w.json("backup-due"), [], "due is due once")
+    # One that fails keeps nothing else from being backed up; the code is the first failure's.
+    (images / "z.img").write_bytes(b"z" * 100_000)
+    os.truncate(images / "z.img", 100_000)
+    broken = w.root / "gone"
+    config.write_text(tables + f'[sources.gone]\nkind = "lvm"\ngroup = "no-such-group"\n[names."gone/*"]\nschedules = ["daily"]\n')
+    done = w.run("backup-due", "--json", ok=False)
+    rows = json.loads(done.stdout)
+    equal(done.returncode, 5, done.stderr)
+    equal([(row["name"], row["uid"] is None) for row in rows], [("gone", True), ("images/z.img", False)], "one failed, one did not")
+    check(rows[0]["problem"] and b"gone: " in done.stderr, rows)
+    equal(w.json("backup-due", "images"), [], "only some sources")
+    equal(w.run("backup-due", "other", ok=False).returncode, 1, "no such source")
+    config.write_text('schedules = "daily"\n')
+    check(b"no sources" in w.run("backup-due", ok=False).stderr, "nothing is configured")
+
+
+MACHINE = """<domain><name>web1</name><devices>
+<disk type='file' device='disk'><driver name='qemu' type='{format}'/><source file='{a}'/><target dev='vda'/></disk>
+<disk type='file' device='cdrom'><source file='/iso'/><target dev='sda'/></disk>
+<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='{b}'/><target dev='vdb'/></disk>
+</devices></domain>"""
+
+# A machine that has two disks and takes snapshots as virsh says, without a hypervisor.
+VIRSH = """#!/bin/bash
+echo "$*" >> "$LOG"
+case $1 in
+    dumpxml) cat "$XML" ;;
+    snapshot-create-as) case "$*" in *--quiesce*) exit 1 ;; esac; touch "$DISK.snapshot" ;;
+    domblklist) echo "vda $DISK.snapshot" ;;
+    blockcommit) ;;
+esac
+"""
+
+
+@test(mounted=False)
+def libvirt_hooks(w, samples):
+    needs("xmllint")
+    w.run("init")
+    disk, other, xml, log, bin = (w.root / name for name in ("vda.img", "vdb.img", "xml", "log", "bin"))
+    shutil.copy(samples / "small.img", disk)
+    other.write_bytes(b"other" * 10_000)
+    xml.write_text(MACHINE.format(format="raw", a=disk, b=other))
+    bin.mkdir()
+    (bin / "backyfs").symlink_to(w.binary)
+    (bin / "virsh").write_text(VIRSH)
+    (bin / "virsh").chmod(0o755)
+    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "LOG": str(log), "XML": str(xml), "DISK": str(disk)}
+    hook = CONTRIB / "libvirt/qemu"
+    sh(hook, "web1", "started", "begin", "-", input=xml.read_bytes(), env=env)
+    equal(w.json("ls"), [], "only when it is shut down")
+    sh(hook, "web1", "release", "end", "-", input=xml.read_bytes(), env=env)
+    equal(sorted(row["name"] for row in w.json("ls")), ["web1/vda", "web1/vdb"], "each disk, and no other drive")
+    w.run("restore", "web1/vda", w.root / "restored")
+    same(disk, w.root / "restored")
+    sh(CONTRIB / "libvirt/backyfs-live", "web1", env=env)
+    equal(len(w.json("ls", "web1/vda")), 2, "while it runs")
+    text = log.read_text()
+    check("--quiesce" in text and text.count("snapshot-create-as") == 2, "without a guest agent it goes on without freezing")
+    check(text.splitlines()[-1] == "blockcommit web1 vda --active --pivot" and not Path(f"{disk}.snapshot").exists(), text)
+    # The snapshot is merged back whatever happens to the backup.
+    log.write_text("")
+    done = sh(CONTRIB / "libvirt/backyfs-live", "web1", env=env | {"BACKYFS_TARGET": "dir:/nowhere"}, ok=False)
+    check(done.returncode == 6 and log.read_text().splitlines()[-1].startswith("blockcommit"), f"{done.returncode} {log.read_text()}")
+
+
+@test(mounted=False)
+def the_sample_lines_are_understood(w, samples):
+    with machine(w) as m:
+        text = (CONTRIB / "fstab/fstab.example").read_text()
+        m.lines(*text.splitlines())
+        # mount(8) itself, and what our helper makes of each.
+        targets = [line.split()[1] for line in text.splitlines() if line.split()[2:3] == ["backyfs"]]
+        equal(len(targets), 3, "lines")
+        for target in targets:
+            done = m.mount("-f", "-v", target, ok=False)
+            check(done.returncode == 0 and b"mount --from-fstab -o " in done.stdout, done.stderr)
+    crontab = (CONTRIB / "cron/backyfs").read_text()
+    help_text = w.run("--help").stdout.decode()
+    for script in [crontab] + [p.read_text() for p in CONTRIB.glob("systemd/*.service")]:
+        for verb in ("backup-due", "prune", "scrub", "sla", "mount", "umount"):
+            check(f" {verb}" not in script or f"\n  {verb} " in help_text, f"there is no command {verb}")
+    needs("logrotate")
+    sh("logrotate", "--debug", CONTRIB / "logrotate/backyfs")
