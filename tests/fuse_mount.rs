@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod leaving;
 mod memory;
 
 use backyfs::fs::process;
@@ -10,7 +11,7 @@ use backyfs::fuse::daemon::{Place, ServeOptions, Served, serve};
 use backyfs::fuse::mount::MountError;
 use backyfs::fuse::options::{Audience, MountOptions};
 use backyfs::fuse::pidfile::PidFile;
-use backyfs::fuse::umount::umount;
+use backyfs::fuse::umount::{Insistence, umount};
 use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Whence, lseek};
@@ -113,7 +114,7 @@ impl Mounted {
     }
 
     fn umount(&self) -> Result<(), MountError> {
-        umount(&self.dir(), &self.run(), PATIENCE)
+        umount(&self.dir(), &self.run(), Insistence::Polite, PATIENCE, &|_| {})
     }
 
     fn events(&self) -> Vec<String> {
@@ -395,26 +396,6 @@ fn the_mount_table_and_read_ahead() {
     if let Ok(kib) = fs::read_to_string(format!("/sys/class/bdi/{device}/read_ahead_kb")) {
         assert_eq!(kib.trim(), "4096");
     }
-}
-
-#[test]
-fn a_busy_mount_says_who_holds_it() {
-    let m = Mounted::new();
-    let daemon = m.daemon().unwrap();
-    let mut child =
-        Command::new("cat").stdin(Stdio::piped()).stdout(File::create(m.path("a")).unwrap()).spawn().unwrap();
-    let error = m.umount().unwrap_err();
-    assert!(matches!(error, MountError::Busy { .. }));
-    assert_eq!(error.to_string(), format!("{} is in use by cat[{}]", m.dir().display(), child.id()));
-    drop(child.stdin.take());
-    child.wait().unwrap();
-    m.umount().unwrap();
-    let left = fs::read_to_string(format!("/proc/{}/status", daemon.tgid)).unwrap_or_default();
-    assert_eq!(left, "", "the daemon is gone when umount returns");
-    assert!(m.mount_table().is_empty());
-    assert_eq!(fs::read_to_string(m.top.path().join("drained")).unwrap(), "drained");
-    assert_eq!(fs::read_dir(m.run()).unwrap().count(), 0, "no pid file stays");
-    assert!(matches!(m.umount(), Err(MountError::NotMounted(_))));
 }
 
 #[test]

@@ -215,6 +215,12 @@ pub struct Mount {
     /// Do not go into the background; log to standard error
     #[arg(long)]
     pub foreground: bool,
+    /// How long to wait until /etc/fstab has mounted what the target lies in (also an option: wait-for-target=TIME)
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub wait_for_target: String,
+    /// The options may come from /etc/fstab: mistakes in them are told with their line
+    #[arg(long, hide = true)]
+    pub from_fstab: bool,
 }
 
 #[derive(Debug, Args)]
@@ -228,9 +234,18 @@ pub struct StatusArgs {
 pub struct Umount {
     /// Where it is mounted
     pub dir: PathBuf,
-    /// How long to wait for the daemon to finish
+    /// How long to wait for the target, and for the daemon to finish
     #[arg(long, value_name = "TIME", default_value = "10m")]
     pub timeout: String,
+    /// Take it out of sight at once; those who use it may finish. Waits for nothing
+    #[arg(long, short)]
+    pub lazy: bool,
+    /// Cut off those who use it, and give up what the target does not take
+    #[arg(long, short, conflicts_with = "lazy")]
+    pub force: bool,
+    /// The settings of the mount may stand in /etc/fstab
+    #[arg(long, hide = true)]
+    pub from_fstab: bool,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,7 @@ mod mount;
 mod output;
 mod progress;
 mod refresh;
+mod remount;
 mod repair;
 mod retain;
 mod scrub;

@@ -15,6 +15,7 @@ use crate::words::geometry::BlockSize;
 use crate::words::monitor::Monitor;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use serde_json::json;
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,8 +51,7 @@ impl Context {
     /// # Errors
     /// When something cannot be understood.
     pub fn settings(&self, mount_options: &[String]) -> Result<Settings, SetupError> {
-        let surroundings =
-            Surroundings { variable: &|name| std::env::var_os(name), is_root: nix::unistd::geteuid().is_root() };
+        let surroundings = Surroundings { variable: &variable, is_root: nix::unistd::geteuid().is_root() };
         Ok(Settings::resolve(&self.globals.settings(), mount_options, &surroundings)?)
     }
 
@@ -190,6 +190,12 @@ impl<'a> MakeWriter<'a> for TailedStderr {
         });
         TailedLine(&self.0)
     }
+}
+
+/// A variable of the environment. mount(8) takes HOME away from what it calls for users, so that one has another place to be found in.
+fn variable(name: &str) -> Option<OsString> {
+    let home = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.dir.into());
+    std::env::var_os(name).or_else(|| if name == "HOME" { home() } else { None })
 }
 
 /// Starts logging to standard error, and to `tail`; `BACKYFS_LOG` has the last word.

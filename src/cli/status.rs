@@ -14,6 +14,7 @@ use crate::ops::status::{self, Status};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::Repository;
 use crate::repo::disk_cache::{CacheSettings, DiskCache};
+use crate::target::TargetSpec;
 use crate::words::stamp::Stamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -118,7 +119,9 @@ fn wait(span: Duration, interrupt: Interrupt) -> Result<(), OpsError> {
 /// Where the repository is mounted on this machine.
 fn mounts(settings: &Settings) -> anyhow::Result<Vec<String>> {
     let source = settings.target.to_string();
-    let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && mount.source == source);
+    // The mount table has it as it was written in fstab.
+    let is_ours = |text: &str| text.parse().is_ok_and(|spec: TargetSpec| spec == settings.target) || text == source;
+    let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && is_ours(&mount.source));
     Ok(mounts.map(|mount| mount.mountpoint.display().to_string()).collect())
 }
 
@@ -259,7 +262,11 @@ impl Rates {
         let Some((then, before)) = before else { return "mount: measuring\n".to_owned() };
         let seconds = at.duration_since(then).as_secs_f64().max(0.001);
         let sum = |samples: &BTreeMap<String, f64>, prefix: &str| -> f64 {
-            samples.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix)).map(|(_, v)| v).sum()
+            samples
+                .range(prefix.to_owned()..)
+                .take_while(|(key, _)| key.starts_with(prefix))
+                .map(|(_, v)| v)
+                .fold(0.0, |sum, v| sum + v)
         };
         let grown = |prefix: &str| (sum(&now, prefix) - sum(&before, prefix)).max(0.0);
         let rate = |prefix: &str| show_bytes((grown(prefix) / seconds) as u64);

@@ -211,6 +211,20 @@ impl fmt::Display for Given {
     }
 }
 
+impl SettingsError {
+    /// The mount option that is to blame, if one is: `name=text` or `name`.
+    pub fn mount_option(&self) -> Option<String> {
+        match self {
+            Self::Value { given, .. } if given.origin == Origin::MountOption => {
+                Some(format!("{}={}", given.key.name(), given.text))
+            }
+            Self::MountOption(option) => Some(option.clone()),
+            Self::MountSource { text, .. } => Some(format!("source={text}")),
+            _ => None,
+        }
+    }
+}
+
 /// Why the settings cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
@@ -227,6 +241,8 @@ pub enum SettingsError {
     Exposed { path: PathBuf, mode: u32 },
     #[error("mount option {0:?} is not known (see `backyfs mount --help`)")]
     MountOption(String),
+    #[error("mount option source={text}: {problem}")]
+    MountSource { text: String, problem: String },
     #[error("there is no home directory to keep local state in: set --state-dir or HOME")]
     NoHome,
 }

@@ -8,6 +8,7 @@ pub mod glance;
 pub mod jobs;
 pub mod key_file;
 pub mod log_tail;
+pub mod remount;
 pub mod retention;
 mod s3;
 pub mod session;

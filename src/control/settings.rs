@@ -87,8 +87,16 @@ impl Settings {
         let mut layers: Vec<Given> = Vec::new();
         let flag = |(key, text): &(Key, String)| Given { key: *key, text: text.clone(), origin: Origin::Flag };
         layers.extend(flags.iter().map(flag));
-        for option in mount_options {
-            layers.push(mount_option(option)?);
+        let mut mounted_sources = Sources::new();
+        // Of one that is there twice mount(8) means the last.
+        for option in mount_options.iter().rev() {
+            match option.strip_prefix("source=") {
+                Some(text) => {
+                    let (name, source) = sources_file::parse_option(text)?;
+                    mounted_sources.entry(name).or_insert(source);
+                }
+                None => layers.push(mount_option(option)?),
+            }
         }
         if let Some(open) = layers.iter().find(|given| given.key.is_secret()) {
             return Err(SettingsError::SecretInTheOpen(open.to_string()));
@@ -105,10 +113,11 @@ impl Settings {
         }
         let config = layers.iter().find(|given| given.key == Key::Config).map(|given| PathBuf::from(&given.text));
         let config = config.or_else(|| default_config(surroundings).filter(|path| path.exists()));
-        let (file, sources) = match config {
+        let (file, mut sources) = match config {
             Some(path) => (config_file::read(&path)?, sources_file::read(&path)?),
             None => (ConfigFile::default(), Sources::new()),
         };
+        sources.extend(mounted_sources);
         layers.extend(file.given);
         Ok(Self { sources, ..from_values(&Values::new(&layers)?, surroundings, file.retention)? })
     }
@@ -223,7 +232,7 @@ mod tests {
         std::fs::write(&file, "memory = \"100M\"\ntarget = 'dir:/file'\nkey-file = 'key'\nmin-age-days = 3\n").unwrap();
         let config = file.to_str().unwrap();
         let env = [("BACKYFS_MEMORY", "200M"), ("BACKYFS_CONFIG", config)];
-        let option = ["memory=300M", "allow_other"];
+        let option = ["memory=350M", "memory=300M", "allow_other"];
         let flag = [(Key::Memory, "400M")];
         let memory = |settings: Result<Settings, SettingsError>| settings.unwrap().memory_bytes >> 20;
         assert_eq!(memory(resolve(&flag, &option, &env, true)), 400);

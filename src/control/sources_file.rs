@@ -64,6 +64,38 @@ pub fn read(path: &Path) -> Result<Sources, SettingsError> {
     parse(&text, &path)
 }
 
+/// Reads the mount option `source=NAME:KIND:WHAT`: what a table says with nothing but what it must say.
+///
+/// # Errors
+/// When it is not understood.
+pub fn parse_option(text: &str) -> Result<(String, Collection), SettingsError> {
+    let failed = |problem: String| SettingsError::MountSource { text: text.to_owned(), problem };
+    let form = || failed("write NAME:file:/DIR, NAME:rbd:POOL[/NAMESPACE] or NAME:lvm:GROUP".into());
+    let (name, what) = text.split_once(':').ok_or_else(form)?;
+    if !is_name(name) {
+        return Err(failed(format!("{name:?} cannot be the name of a source")));
+    }
+    let collection = match what.split_once(':') {
+        _ if what.starts_with('/') => Collection::File { root: what.into() },
+        Some(("file", path)) if path.starts_with('/') => Collection::File { root: path.into() },
+        Some(("lvm", group)) if !group.is_empty() => {
+            Collection::Lvm(Group { group: group.to_owned(), snapshot_size: None, thin_pool: None })
+        }
+        Some(("rbd", pool)) if !pool.is_empty() => {
+            let (pool, namespace) = pool.split_once('/').unwrap_or((pool, ""));
+            let (pool, namespace) = (pool.to_owned(), namespace.to_owned());
+            Collection::Rbd(Pool { pool, namespace, conf: None, user: None })
+        }
+        _ => return Err(form()),
+    };
+    Ok((name.to_owned(), collection))
+}
+
+/// Whether it can be the name of a directory, and a command can tell it from a path.
+fn is_name(component: &str) -> bool {
+    !component.is_empty() && !component.contains(['/', ':', '\0']) && ![".", ".."].contains(&component)
+}
+
 /// One table, read key by key: what is left over at the end is a mistake.
 struct Table<'a> {
     path: &'a Path,
@@ -86,7 +118,7 @@ fn parse(text: &str, path: &Path) -> Result<Sources, SettingsError> {
         let line = line_of(name.span().start);
         let DeValue::Table(fields) = fields.get_ref() else { return Err(wrong(line)) };
         let component = name.get_ref();
-        if component.is_empty() || component.contains(['/', ':', '\0']) || [".", ".."].contains(&component.as_ref()) {
+        if !is_name(component) {
             return Err(failed(line, format!("{component:?} cannot be the name of a source")));
         }
         let mut values = BTreeMap::new();
@@ -173,6 +205,21 @@ mod tests {
         };
         assert_eq!(parse(ceph, Path::new("/etc/c.toml")).unwrap()["ceph"], Collection::Rbd(pool));
         assert!(parse("memory = 1\n", Path::new("/c")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_option_is_a_short_table() {
+        let parsed = |text: &str| parse_option(text).map_err(|error| error.to_string());
+        let file = |root: &str| Collection::File { root: root.into() };
+        assert_eq!(parsed("images:/srv"), Ok(("images".into(), file("/srv"))));
+        assert_eq!(parsed("images:file:/srv/a:b"), Ok(("images".into(), file("/srv/a:b"))));
+        let table = parse("[sources.c]\nkind = 'rbd'\npool = 'vms'\nnamespace = 'x'\n", Path::new("/c")).unwrap();
+        assert_eq!(parsed("c:rbd:vms/x").unwrap().1, table["c"]);
+        let table = parse("[sources.v]\nkind = 'lvm'\ngroup = 'vg0'\n", Path::new("/c")).unwrap();
+        assert_eq!(parsed("v:lvm:vg0").unwrap().1, table["v"]);
+        for wrong in ["images", "/srv", "a/b:/srv", ":/srv", "a:srv", "a:file:srv", "a:tape:x", "a:rbd:"] {
+            assert!(parsed(wrong).unwrap_err().starts_with("mount option source="), "{wrong}");
+        }
     }
 
     #[test]

@@ -29,8 +29,10 @@ pub(super) struct Child {
     log: Option<PathBuf>,
 }
 
-/// Forks. The child has a session of its own and works in the root directory; its standard streams stay until it is ready,
-/// so that it can still ask and complain. Its arguments stay as they are.
+/// Forks. The child works in the root directory; its standard streams and its process group stay until it is ready. With the
+/// streams it can still complain. The group matters to automounts: while one waits for us to mount, the kernel lets only its own
+/// process group look at the mountpoint, and anyone else, a daemon in a session of its own too, waits until it is mounted.
+/// Its arguments stay as they are.
 ///
 /// The caller has started no threads: the child has only the one that forked.
 pub(super) fn split(log: Option<PathBuf>) -> io::Result<Side> {
@@ -41,7 +43,6 @@ pub(super) fn split(log: Option<PathBuf>) -> io::Result<Side> {
         ForkResult::Parent { child } => Ok(Side::Parent(Parent { child, news: ours })),
         ForkResult::Child => {
             drop(ours);
-            setsid()?;
             chdir("/")?;
             Ok(Side::Child(Child { news: theirs, log }))
         }
@@ -74,6 +75,7 @@ impl Parent {
 impl Child {
     /// Lets go of the terminal, then lets the parent exit with success.
     pub(super) fn ready(mut self) -> io::Result<()> {
+        setsid()?;
         redirect(self.log.as_deref())?;
         self.news.write_all(READY)
     }

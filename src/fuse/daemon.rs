@@ -17,6 +17,7 @@ use crate::fuse::mount::{self, Detach, Liveness, MountError};
 use crate::fuse::mountinfo;
 use crate::fuse::options::{FS_TYPE, MountOptions};
 use crate::fuse::pidfile::{HeldPidFile, PidFile};
+use crate::fuse::utab;
 use crate::fuse::workers::Workers;
 use fuser::{Config, Session, SessionACL};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -190,7 +191,12 @@ fn run<E: std::fmt::Display>(
     let cache: Arc<dyn KernelCache> = Arc::clone(&invalidator) as _;
     let operations = make(cache).map_err(|error| DaemonError::Filesystem(error.to_string()))?;
     let serving = Serving::start(dir, options, &operations, &invalidator)?;
-    ready().map_err(system("leave the terminal"))?;
+    utab::note(dir, &options.mount.source, FS_TYPE);
+    if let Err(error) = ready() {
+        // Whoever waited for the mount is gone, or will be told that there is none.
+        detach_at_once(dir);
+        return Err(system("leave the terminal")(error));
+    }
     tracing::info!("mounted at {}", dir.display());
     let end = serving.until_the_end(&signals, &operations, options.farewell);
     if end == End::Unmounted {

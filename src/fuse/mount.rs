@@ -34,6 +34,10 @@ pub enum MountError {
     StillRunning { dir: PathBuf, pid: u32 },
     #[error("{dir} is in use{holders}", dir = .dir.display())]
     Busy { dir: PathBuf, holders: Holders },
+    #[error("{dir} is not unmounted: what was written cannot be stored ({source}; the log says more). Try again when the target answers, or give it up with `umount -f {dir}`", dir = .dir.display())]
+    NotStored { dir: PathBuf, source: io::Error },
+    #[error("only root may remount {dir}", dir = .0.display())]
+    NotRoot(PathBuf),
     #[error("/dev/fuse cannot be opened (is the fuse module loaded?)")]
     NoFuse(#[source] io::Error),
     #[error("the kernel refused to mount {dir}", dir = .dir.display())]
@@ -85,9 +89,16 @@ pub enum Liveness {
 /// # Errors
 /// When the mount table cannot be read.
 pub fn find(dir: &Path) -> Result<Option<(MountEntry, Liveness)>, MountError> {
+    Ok(entry(dir)?.map(|entry| (entry, liveness(dir))))
+}
+
+/// As [`find`], without asking whether it answers.
+///
+/// # Errors
+/// When the mount table cannot be read.
+pub fn entry(dir: &Path) -> Result<Option<MountEntry>, MountError> {
     let failed = |source| MountError::Io { what: "cannot read the mount table for", dir: dir.to_owned(), source };
-    let entry = mountinfo::mount_at(dir).map_err(failed)?.filter(|entry| entry.fs_type == FS_TYPE);
-    Ok(entry.map(|entry| (entry, liveness(dir))))
+    Ok(mountinfo::mount_at(dir).map_err(failed)?.filter(|entry| entry.fs_type == FS_TYPE))
 }
 
 fn liveness(dir: &Path) -> Liveness {
@@ -200,7 +211,7 @@ pub fn detach(dir: &Path, how: Detach) -> Result<(), MountError> {
     }
 }
 
-fn busy(dir: &Path) -> MountError {
+pub(super) fn busy(dir: &Path) -> MountError {
     MountError::Busy { dir: dir.to_owned(), holders: Holders::of(dir) }
 }
 

@@ -18,6 +18,8 @@ pub struct MountEntry {
     pub fs_type: String,
     /// What is mounted.
     pub source: String,
+    /// Options of the filesystem, as it was mounted first.
+    pub options: Vec<String>,
 }
 
 /// All mounts, in the order they were made.
@@ -47,11 +49,12 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
         mountpoint: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
         fs_type: text(dash + 1)?,
         source: text(dash + 2)?,
+        options: text(dash + 3).unwrap_or_default().split(',').map(str::to_owned).collect(),
     })
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {
@@ -80,6 +83,7 @@ mod tests {
             mountpoint: r"/mnt/a b\c".into(),
             fs_type: "fuse.backyfs".into(),
             source: "dir:/x y".into(),
+            options: vec!["rw".into(), "user_id=0".into()],
         };
         assert_eq!(parse(line), Some(expected));
         assert_eq!(parse(b""), None);

@@ -28,13 +28,47 @@ pub struct MountOptions {
     flags: MsFlags,
     /// Their names, for fusermount3.
     words: Vec<String>,
+    remount: bool,
+}
+
+/// Beginnings of options that others care about. The last ones are in the mount table, from where mount(8) takes them when it remounts.
+const IGNORED: [&str; 9] =
+    ["x-", "X-", "comment=", "subtype=", "user=", "user_id=", "group_id=", "max_read=", "blksize="];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Set,
+    Clear,
+}
+
+/// The flag of mount(2) that a word sets or clears.
+fn flag_of(word: &str) -> Option<(MsFlags, Word)> {
+    let (set, clear) = (|flag| Some((flag, Word::Set)), |flag| Some((flag, Word::Clear)));
+    match word {
+        "ro" => set(MsFlags::MS_RDONLY),
+        "rw" => clear(MsFlags::MS_RDONLY),
+        "noexec" => set(MsFlags::MS_NOEXEC),
+        "exec" => clear(MsFlags::MS_NOEXEC),
+        "noatime" => set(MsFlags::MS_NOATIME),
+        "atime" => clear(MsFlags::MS_NOATIME),
+        "nodiratime" => set(MsFlags::MS_NODIRATIME),
+        "diratime" => clear(MsFlags::MS_NODIRATIME),
+        "relatime" => set(MsFlags::MS_RELATIME),
+        "norelatime" => clear(MsFlags::MS_RELATIME),
+        "strictatime" => set(MsFlags::MS_STRICTATIME),
+        "nostrictatime" => clear(MsFlags::MS_STRICTATIME),
+        "sync" => set(MsFlags::MS_SYNCHRONOUS),
+        "async" => clear(MsFlags::MS_SYNCHRONOUS),
+        "dirsync" => set(MsFlags::MS_DIRSYNC),
+        _ => None,
+    }
 }
 
 impl MountOptions {
     /// Safe ones: no devices, no set-id programs.
     pub fn new(source: &str, audience: Audience) -> Self {
         let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-        Self { source: source.to_owned(), audience, flags, words: Vec::new() }
+        Self { source: source.to_owned(), audience, flags, words: Vec::new(), remount: false }
     }
 
     /// Takes the options it knows out of a comma-separated list (which may quote commas with a backslash) and returns the
@@ -43,27 +77,22 @@ impl MountOptions {
         split(list).into_iter().filter(|option| !self.take(option)).collect()
     }
 
-    fn take(&mut self, option: &str) -> bool {
-        let flag = match option {
-            "ro" => MsFlags::MS_RDONLY,
-            "noexec" => MsFlags::MS_NOEXEC,
-            "noatime" => MsFlags::MS_NOATIME,
-            "nodiratime" => MsFlags::MS_NODIRATIME,
-            "relatime" => MsFlags::MS_RELATIME,
-            "strictatime" => MsFlags::MS_STRICTATIME,
-            "sync" => MsFlags::MS_SYNCHRONOUS,
-            "dirsync" => MsFlags::MS_DIRSYNC,
-            "nodev" | "nosuid" => return true,
-            "allow_other" => {
-                self.audience = Audience::Everyone;
-                return true;
+    /// Takes one option; whether it knows it.
+    pub fn take(&mut self, option: &str) -> bool {
+        if let Some((flag, word)) = flag_of(option) {
+            // The last word counts: remounting appends to what fstab says.
+            self.words.retain(|other| flag_of(other).is_none_or(|(theirs, _)| theirs != flag));
+            self.flags.set(flag, word == Word::Set);
+            if word == Word::Set {
+                self.words.push(option.to_owned());
             }
+            return true;
+        }
+        match option {
+            "allow_other" => self.audience = Audience::Everyone,
+            "remount" => self.remount = true,
+            // What mount(8), systemd and udisks care about, and what must not be changed.
             "default_permissions"
-            | "rw"
-            | "exec"
-            | "async"
-            | "atime"
-            | "diratime"
             | "defaults"
             | "auto"
             | "noauto"
@@ -76,20 +105,26 @@ impl MountOptions {
             | "nofail"
             | "dev"
             | "suid"
-            | "" => return true,
-            _ if option.starts_with("x-") || option.starts_with("X-") || option.starts_with("comment=") => return true,
-            _ if option.starts_with("subtype=") => return true,
+            | "nodev"
+            | "nosuid"
+            | "" => {}
+            _ if IGNORED.iter().any(|prefix| option.starts_with(prefix)) => {}
             _ => match option.strip_prefix("fsname=") {
-                Some(source) => {
-                    source.clone_into(&mut self.source);
-                    return true;
-                }
+                Some(source) => source.clone_into(&mut self.source),
                 None => return false,
             },
-        };
-        self.flags |= flag;
-        self.words.push(option.to_owned());
+        }
         true
+    }
+
+    /// Whether a mount that exists is to be changed.
+    pub fn is_remount(&self) -> bool {
+        self.remount
+    }
+
+    /// Whether nothing may be written through the mount.
+    pub fn is_read_only(&self) -> bool {
+        self.flags.contains(MsFlags::MS_RDONLY)
     }
 
     pub(super) fn flags(&self) -> MsFlags {
@@ -118,13 +153,15 @@ impl MountOptions {
     }
 }
 
-/// Splits at commas that no backslash quotes.
-fn split(list: &str) -> Vec<String> {
+/// Splits at commas that no backslash and no pair of double quotes protects, and takes both away: mount(8) leaves them as they are.
+pub(super) fn split(list: &str) -> Vec<String> {
     let mut options = vec![String::new()];
+    let mut is_quoted = false;
     let mut chars = list.chars();
     while let Some(c) = chars.next() {
         match c {
-            ',' => options.push(String::new()),
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => options.push(String::new()),
             c => {
                 let c = if c == '\\' { chars.next().unwrap_or('\\') } else { c };
                 options.last_mut().expect("it starts with one and only grows").push(c);
@@ -142,13 +179,16 @@ mod tests {
     fn fstab_words_are_sorted_out() {
         let mut options = MountOptions::new("dir:/x,y", Audience::Owner);
         let rest =
-            options.absorb("rw,_netdev,x-systemd.automount,comment=a\\,b,noauto,noexec,ro,target=dir:/a\\,b,memory=1G");
-        assert_eq!(rest, ["target=dir:/a,b", "memory=1G"]);
+            options.absorb("rw,_netdev,x-systemd.automount,comment=a\\,b,noauto,noexec,ro,target=dir:/a\\,b,memory=1G,keep=\"days3,weeks4\"");
+        assert_eq!(rest, ["target=dir:/a,b", "memory=1G", "keep=days3,weeks4"]);
         assert!(
             options.flags().contains(MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)
         );
         assert_eq!(options.kernel_data(5, 0, 0), "fd=5,rootmode=40000,user_id=0,group_id=0");
         assert_eq!(options.helper_list(), "nosuid,nodev,fsname=dir:/x\\,y,subtype=backyfs,noexec,ro");
+        options.absorb("rw,exec,user=me,user_id=0,remount");
+        assert!(options.is_remount() && !options.flags().intersects(MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC));
+        assert_eq!(options.helper_list(), "nosuid,nodev,fsname=dir:/x\\,y,subtype=backyfs");
         options.absorb("allow_other,fsname=z");
         assert!(options.kernel_data(5, 0, 0).ends_with(",allow_other,default_permissions"));
         assert_eq!((options.source.as_str(), options.audience), ("z", Audience::Everyone));

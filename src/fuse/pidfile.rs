@@ -10,14 +10,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Where pid files live: `/run/backyfs` for root, else `$XDG_RUNTIME_DIR/backyfs`, else `run` in the state directory.
-pub fn run_dir(state_dir: &Path) -> PathBuf {
-    let runtime = || std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+/// Where pid files live: `/run/backyfs` for root, else `$XDG_RUNTIME_DIR/backyfs`. `None`: see [`run_dir_below`].
+pub fn run_dir() -> Option<PathBuf> {
     if nix::unistd::geteuid().is_root() {
-        PathBuf::from("/run/backyfs")
-    } else {
-        runtime().map_or_else(|| state_dir.join("run"), |dir| dir.join("backyfs"))
+        return Some(PathBuf::from("/run/backyfs"));
     }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    runtime.map(|dir| dir.join("backyfs"))
+}
+
+/// Where they live when the system has no place for what runs: in the state directory.
+pub fn run_dir_below(state_dir: &Path) -> PathBuf {
+    state_dir.join("run")
 }
 
 /// The pid file of one mountpoint.

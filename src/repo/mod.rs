@@ -15,6 +15,7 @@ pub mod drafts;
 pub mod error;
 pub mod examine;
 pub mod fetch;
+mod gather;
 mod host;
 pub mod keep;
 pub mod learn;

@@ -150,7 +150,7 @@ impl<T: Target> Target for CountingTarget<T> {
         self.inner.coherence()
     }
     fn prepare(&self) -> Result<(), TargetError> {
-        self.count(Request::Put, |inner| inner.prepare())
+        self.count(Request::Put, super::Target::prepare)
     }
     fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
         self.sent(parts, |inner| inner.put(key, parts))

@@ -1,6 +1,7 @@
 //! A small filesystem in memory behind the seam, which notes down what it was asked. Names steer it:
 //! `kept*` is cached from open to open, `plain*` while open, `sleepy*` takes long to fsync, `panic*` fails on a programming
-//! error, `control` takes commands on a slow handle, `.events` shows the notes, `sink` keeps its first MiB only.
+//! error, `control` takes commands on a slow handle, `.events` shows the notes, `sink` keeps its first MiB only,
+//! a directory with `dozing` in it takes long to fsync, and one with `refused` fails to.
 
 #![allow(clippy::unwrap_used, reason = "it serves tests only")]
 
@@ -319,6 +320,15 @@ impl Operations for Memory {
         }
         self.note(format!("fsync {} {scope:?}", self.name(ino)));
         Ok(())
+    }
+
+    fn fsyncdir(&self, ino: Ino, _: Fh) -> Answer<()> {
+        let has = |name: &str| self.nodes.read().unwrap()[&ino].children.contains_key(OsStr::new(name));
+        if has("dozing") {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.note(format!("fsyncdir {}", self.name(ino)));
+        if has("refused") { Err(Errno::EIO) } else { Ok(()) }
     }
 
     fn opendir(&self, _: Caller, ino: Ino) -> Answer<(Fh, Caching)> {

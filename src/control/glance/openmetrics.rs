@@ -90,7 +90,7 @@ fn seconds(micros: u64) -> String {
     let seconds = micros as f64 / 1e6;
     match micros {
         0..100 => format!("{:.0}e-05", seconds * 1e5),
-        _ if micros % 1_000_000 == 0 => format!("{seconds:.1}"),
+        _ if micros.is_multiple_of(1_000_000) => format!("{seconds:.1}"),
         _ => seconds.to_string(),
     }
 }

@@ -80,7 +80,7 @@ mod tests {
             is_broken: false,
         };
         assert_eq!(
-            text(&[job.clone()], &[draft], now),
+            text(std::slice::from_ref(&job), &[draft], now),
             "backup vm1: [#####...............] 25% of 200 MiB, 5.0 MiB/s, 30 s left (for 1 min 40 s, process 7)\n\
              incoming vm2: 1.0 GiB so far, being written by cp (8)\n"
         );

@@ -2,6 +2,7 @@
 
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::commit::Purpose;
+use crate::fs::seam::Answer;
 use crate::ops::{Interrupt, scrub};
 use crate::repo::drafts::DraftOwner;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,12 +33,18 @@ impl Incoming {
     /// were dealt with when they closed.
     pub fn drain(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.make_all_durable();
+        // The errors were logged and stick to the drafts.
+        let _ = self.make_all_durable();
         // Those whose writers are still there are labelled by whoever mounts next.
         self.label_ready();
     }
 
-    fn make_all_durable(&self) {
+    /// Stores what every draft holds.
+    ///
+    /// # Errors
+    /// The last, when some could not be stored: the others were nevertheless. It was logged, and sticks to its draft.
+    pub fn make_all_durable(&self) -> Answer<()> {
+        let mut outcome = Ok(());
         // The table is not held meanwhile: a commit takes long, and putting away takes it again.
         let files = self.table.lock().files();
         for file in files {
@@ -48,10 +55,10 @@ impl Incoming {
                 .as_ref()
                 .is_some_and(|work| work.error.is_none() && work.is_changed() && work.is_volatile());
             if volatile {
-                // The error was logged and sticks to the draft.
-                let _ = self.commit(&file, Purpose::Durable);
+                outcome = self.commit(&file, Purpose::Durable).and(outcome);
             }
         }
+        outcome
     }
 
     fn put_all_away(&self) {
@@ -133,7 +140,7 @@ fn keep_up(me: &Weak<Incoming>) {
         }
         incoming.put_all_away();
         if durable.elapsed() >= DURABLE_EVERY {
-            incoming.make_all_durable();
+            let _ = incoming.make_all_durable();
             durable = Instant::now();
         }
         if noted.elapsed() >= REPORT_EVERY {
