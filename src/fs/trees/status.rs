@@ -19,10 +19,17 @@ pub type StatusText = Box<dyn Fn() -> String + Send + Sync>;
 /// Says which drafts there are.
 pub type Drafts = Box<dyn Fn() -> Answer<Vec<DraftSummary>> + Send + Sync>;
 
-/// A text that is made of everything is made no more often than this for those who only ask how long it is, and for whoever opens it
-/// right after asking: some programs read as much as they were told there is.
-const LOOK: Duration = Duration::from_secs(5);
-const OPEN: Duration = Duration::from_millis(200);
+/// A text that is made of everything, and was made for somebody who asked how long it is, is kept for this long for whoever opens it
+/// next: some programs read as much as they were told there is.
+const KEPT: Duration = Duration::from_millis(200);
+
+/// A text that costs a look at everything.
+struct Made {
+    at: Instant,
+    text: Arc<String>,
+    /// Somebody has read it: the next reader gets a new one.
+    is_read: bool,
+}
 
 /// What a text is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +44,7 @@ pub(super) enum Purpose {
 pub(super) struct Status {
     drafts: Drafts,
     sources: [OnceLock<StatusText>; StatusFile::ALL.len()],
-    made: Mutex<HashMap<StatusFile, (Instant, Arc<String>)>>,
+    made: Mutex<HashMap<StatusFile, Made>>,
 }
 
 impl Status {
@@ -56,14 +63,17 @@ impl Status {
 
     /// A text that costs a look at everything.
     fn large(&self, file: StatusFile, purpose: Purpose) -> Arc<String> {
-        let lasting = if purpose == Purpose::Open { OPEN } else { LOOK };
-        let known = self.made.lock().get(&file).cloned();
-        if let Some((_, text)) = known.filter(|(at, _)| at.elapsed() < lasting) {
-            return text;
+        let is_read = purpose == Purpose::Open;
+        if let Some(made) = self.made.lock().get_mut(&file)
+            && made.at.elapsed() < KEPT
+            && !(made.is_read && is_read)
+        {
+            made.is_read |= is_read;
+            return Arc::clone(&made.text);
         }
         // Not under the lock: who looks at another file does not wait.
         let text = Arc::new(self.made(file));
-        self.made.lock().insert(file, (Instant::now(), Arc::clone(&text)));
+        self.made.lock().insert(file, Made { at: Instant::now(), text: Arc::clone(&text), is_read });
         text
     }
 
