@@ -138,8 +138,8 @@ pub enum Verb {
     Mount(Mount),
     /// Finish what was written, unmount, and wait for the daemon to end
     Umount(Umount),
-    /// Repository, target, space, unfinished copies, mounts
-    Status,
+    /// The state at a glance: repository, target, what is late, scrubbed, damaged, running, unfinished, mounted
+    Status(StatusArgs),
     /// Learn at once what other hosts did; a mount shows it then, too
     Refresh,
     /// Back up a file or a block device; prints the uid of the version
@@ -225,6 +225,13 @@ pub struct Mount {
     /// The options may come from /etc/fstab: mistakes in them are told with their line
     #[arg(long, hide = true)]
     pub from_fstab: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show it again every so often, with what a mount does meanwhile, until interrupted
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true)]
+    pub watch: Option<String>,
 }
 
 #[derive(Debug, Args)]

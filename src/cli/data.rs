@@ -58,6 +58,7 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
         begin: if args.resume { Begin::Continue } else { Begin::Anew },
         on_bad: if args.skip_errors { OnBadSectors::Skip } else { OnBadSectors::Tolerate },
     };
+    progress.tell(&repo, "backup", &args.name);
     let made = backup::backup(&repo, &job, &*progress, &interrupt());
     progress.finish();
     let BackedUp { record, bad } = made?;
@@ -124,6 +125,7 @@ pub fn restore(context: &Context, args: &Restore) -> anyhow::Result<ExitCode> {
         on_damage,
         threads: repo.readers(),
     };
+    progress.tell(&repo, "restore", &args.version);
     let is_stream = args.destination == "-";
     let restored = if is_stream {
         restore::restore_stream(&repo, &version, &mut io::stdout().lock(), on_damage, &*progress, &interrupt())

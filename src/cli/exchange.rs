@@ -70,6 +70,7 @@ pub fn import(context: &Context, args: &Import) -> anyhow::Result<()> {
 pub fn rebuild(context: &Context, args: &Rebuild) -> anyhow::Result<ExitCode> {
     let Open { repo, progress, .. } = context.open_for_rebuild()?;
     let source = if args.from_packs { IndexSource::Packs } else { IndexSource::Fragments };
+    progress.tell(&repo, "rebuild", "the catalog");
     let rebuilt = rebuild::rebuild(&repo, source, &*progress);
     progress.finish();
     let rebuilt = rebuilt?;

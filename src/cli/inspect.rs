@@ -1,23 +1,16 @@
-//! `ls`, `show`, `diff`, `du`, `stats` and `status`: they change nothing.
+//! `ls`, `show`, `diff`, `du` and `stats`: they change nothing.
 
 use crate::cli::args::{Diff, Du, Ls, One, StatsArgs};
 use crate::cli::output::{self, Align, Table, facts};
 use crate::cli::setup::{Context, Open};
 use crate::control::sizes::show_bytes;
-use crate::fuse::mountinfo;
-use crate::fuse::options::FS_TYPE;
 use crate::ops::OpsError;
 use crate::ops::compare::{Difference, compare};
 use crate::ops::listing::{Filter, VersionDetails, VersionRow, list};
 use crate::ops::scrub;
 use crate::ops::statistics::{self, TotalRow};
-use crate::ops::status;
 use crate::ops::usage::{Grouping, Usage, usage};
-use crate::repo::Repository;
-use crate::repo::disk_cache::{CacheSettings, DiskCache};
-use crate::target::TargetSpec;
 use crate::words::name::Name;
-use serde::Serialize;
 
 pub(super) fn parse_name(text: Option<&str>) -> Result<Option<Name>, OpsError> {
     text.map(|text| Name::new(text).map_err(|error| OpsError::refused(error.to_string()))).transpose()
@@ -288,84 +281,5 @@ fn stats_of_names(context: &Context, totals: Vec<TotalRow>) -> anyhow::Result<()
         table.row(cells);
     }
     output::print(&table.render())?;
-    Ok(())
-}
-
-/// What `status --json` prints.
-#[derive(Serialize)]
-struct FullStatus {
-    #[serde(flatten)]
-    status: status::Status,
-    /// Where it is mounted on this machine.
-    mounts: Vec<String>,
-    /// The cache on the local disk; its hits and misses are in `status/counters` of a mount.
-    cache: Option<CacheRow>,
-}
-
-#[derive(Serialize)]
-struct CacheRow {
-    dir: String,
-    limit_bytes: u64,
-    bytes: u64,
-    files: u64,
-}
-
-fn cache_row(cache: CacheSettings, repo: &Repository) -> CacheRow {
-    let (bytes, files) = DiskCache::usage(&cache, repo.id());
-    CacheRow { dir: cache.dir.display().to_string(), limit_bytes: cache.limit_bytes, bytes, files }
-}
-
-/// `backyfs status`.
-///
-/// # Errors
-/// When the repository fails.
-pub fn status(context: &Context) -> anyhow::Result<()> {
-    let Open { repo, settings, .. } = context.open()?;
-    let source = settings.target.to_string();
-    // The mount table has it as it was written in fstab.
-    let is_ours = |text: &str| text.parse().is_ok_and(|spec: TargetSpec| spec == settings.target) || text == source;
-    let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && is_ours(&mount.source));
-    let mounts: Vec<String> = mounts.map(|mount| mount.mountpoint.display().to_string()).collect();
-    let cache = settings.cache().map(|cache| cache_row(cache, &repo));
-    let full = FullStatus { status: status::status(&repo)?, mounts, cache };
-    if context.globals.json {
-        output::json(&full)?;
-        return Ok(());
-    }
-    let FullStatus { status, mounts, cache } = full;
-    let trouble = match (status.invalid, status.incomplete) {
-        (0, 0) => String::new(),
-        (invalid, incomplete) => format!(" ({invalid} damaged, {incomplete} incomplete)"),
-    };
-    let host = status.host;
-    let mut text = facts(&[
-        ("repository", format!("{} of {}", status.repository, status.created)),
-        ("target", status.target),
-        ("free", format!("{} of {}", show_bytes(status.target_free_bytes), show_bytes(status.target_total_bytes))),
-        ("packs", format!("{} with {}", status.packs, show_bytes(status.packs_bytes))),
-        ("blocks", format!("{}, zstd level {}", show_bytes(status.block_size_bytes), status.zstd_level)),
-        ("versions", format!("{} of {} names{trouble}", status.versions, status.names)),
-        ("damaged blocks", status.damaged_blocks.to_string()),
-        ("mounted at", if mounts.is_empty() { "nowhere".into() } else { mounts.join(", ") }),
-        ("state", format!("{}, catalog {}", status.state_dir, show_bytes(status.catalog_bytes))),
-        ("host", host.clone()),
-    ]);
-    if let Some(cache) = cache {
-        let (held, limit) = (show_bytes(cache.bytes), show_bytes(cache.limit_bytes));
-        text += &facts(&[("cache", format!("{held} of {limit} in {}", cache.dir))]);
-    }
-    for draft in status.drafts {
-        let state = draft.broken.map_or_else(|| "unfinished".to_owned(), |reason| format!("broken: {reason}"));
-        let whose = if draft.host == host { String::new() } else { format!(" of host {}: {}", draft.host, draft.uid) };
-        text += &format!("draft: {} {} {} {state}{whose}\n", draft.written, draft.name, show_bytes(draft.size_bytes));
-    }
-    for overlay in status.overlays {
-        let name = overlay.name.unwrap_or_else(|| "removed by another host".into());
-        text += &format!("overlay: {} {name} {}\n", overlay.uid, show_bytes(overlay.local_bytes));
-    }
-    if status.foreign_pins > 0 {
-        text += &format!("{} versions are held by overlays of other hosts\n", status.foreign_pins);
-    }
-    output::print(&text)?;
     Ok(())
 }

@@ -218,6 +218,7 @@ pub fn rekey(context: &Context, args: &Rekey) -> anyhow::Result<()> {
 
 fn migrate(context: &Context) -> anyhow::Result<()> {
     let Open { repo, progress, .. } = context.open_for_work()?;
+    progress.tell(&repo, "rekey", "everything old");
     let migrated = migrate::migrate(&repo, &*progress, &interrupt());
     progress.finish();
     let migrated = migrated?;

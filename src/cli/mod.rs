@@ -20,6 +20,7 @@ mod retain;
 mod scrub;
 mod secret;
 mod setup;
+mod status;
 
 use crate::cli::args::{Arguments, Verb};
 use crate::cli::setup::Context;
@@ -52,7 +53,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Init(args) => done(setup::init(context, &args)),
         Verb::Mount(args) => done(mount::mount(context, &args)),
         Verb::Umount(args) => done(mount::umount(context, &args)),
-        Verb::Status => done(inspect::status(context)),
+        Verb::Status(args) => done(status::status(context, &args)),
         Verb::Refresh => refresh::refresh(context),
         Verb::Backup(args) => data::backup(context, &args),
         Verb::BackupDue(args) => backup_due::backup_due(context, &args),

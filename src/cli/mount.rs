@@ -4,6 +4,7 @@ use crate::cli::args::{Mount, Umount};
 use crate::cli::progress::line;
 use crate::cli::remount;
 use crate::cli::setup::{Context, start_log, tell_recovery};
+use crate::control::log_tail::LogTail;
 use crate::control::sizes::parse_seconds;
 use crate::control::{Settings, SetupError, session};
 use crate::fs::filesystem::{FileSystem, FsOptions};
@@ -57,7 +58,8 @@ pub fn mount(context: &Context, args: &Mount) -> anyhow::Result<()> {
     if settings.allow_other {
         options.audience = Audience::Everyone;
     }
-    start_log(if context.globals.verbose > 0 { "debug" } else { "info,fuser=error" });
+    let tail = Arc::<LogTail>::default();
+    start_log(if context.globals.verbose > 0 { "debug" } else { "info,fuser=error" }, Arc::clone(&tail));
     // Whatever can be found wrong by reading is told from here, with its exit code; no thread has been started yet.
     ground::await_mounts(&needed(&settings), patience, &line)?;
     tell_recovery(&settings, session::make_embedded(&settings, &context.clock)?.as_deref());
@@ -72,7 +74,7 @@ pub fn mount(context: &Context, args: &Mount) -> anyhow::Result<()> {
     let serve_options = ServeOptions::new(&args.dir, options, &run_dir, place);
     let clock = Arc::clone(&context.clock);
     let (log_file, quiet) = (settings.log_file.clone(), context.globals.quiet || context.globals.json);
-    if let Served::Ready(pid) = serve(serve_options, move |kernel| make(&settings, &clock, kernel))?
+    if let Served::Ready(pid) = serve(serve_options, move |kernel| make(&settings, &clock, tail, kernel))?
         && !quiet
         && context.globals.verbose > 0
     {
@@ -140,6 +142,7 @@ fn doubt(why: &str) -> String {
 fn make(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
+    log: Arc<LogTail>,
     kernel: Arc<dyn KernelCache>,
 ) -> anyhow::Result<Arc<dyn Operations>> {
     let tally = Arc::new(Tally::default());
@@ -174,6 +177,7 @@ fn make(
         settings: settings.clone(),
         refresh_interval: settings.refresh_interval,
         tally,
+        log,
     };
     let operations: Arc<dyn Operations> = FileSystem::new(repo, options, kernel)?;
     Ok(operations)

@@ -1,11 +1,15 @@
 //! Progress: a bar on a terminal, a line now and then elsewhere.
 
+use crate::control::jobs::Job;
 use crate::control::sizes::show_bytes;
+use crate::repo::Repository;
 use crate::words::monitor::{Counter, Monitor};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+pub use crate::control::jobs::Unit;
 
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -21,27 +25,39 @@ enum Style {
 /// A monitor for one command.
 pub struct Progress {
     style: Style,
-}
-
-/// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// Bytes.
-    Bytes,
-    /// Things.
-    Items,
+    unit: Unit,
+    /// Tells others on this host, too.
+    job: OnceLock<Job>,
 }
 
 impl Progress {
     /// Shows nothing but warnings.
     pub fn hidden() -> Self {
-        Self { style: Style::Hidden }
+        Self::new(Style::Hidden, Unit::Items)
+    }
+
+    fn new(style: Style, unit: Unit) -> Self {
+        Self { style, unit, job: OnceLock::new() }
+    }
+
+    /// As it is, with nothing shown.
+    #[must_use]
+    pub fn quiet(unit: Unit) -> Self {
+        Self::new(Style::Hidden, unit)
+    }
+
+    /// From now on others on this host see what is at work. When they cannot, the work goes on without.
+    pub fn tell(&self, repo: &Repository, verb: &str, what: &str) {
+        match Job::begin(repo.state_dir(), repo.clock(), verb, what, self.unit) {
+            Ok(job) => _ = self.job.set(job),
+            Err(error) => tracing::warn!("what is at work is not shown to others: {error}"),
+        }
     }
 
     /// Shows what suits where standard error goes.
     pub fn shown(unit: Unit) -> Self {
         if !io::stderr().is_terminal() {
-            return Self { style: Style::Lines(unit, Mutex::new(Instant::now())) };
+            return Self::new(Style::Lines(unit, Mutex::new(Instant::now())), unit);
         }
         let template = match unit {
             Unit::Bytes => "{bar:40} {bytes:>10} of {total_bytes}  {bytes_per_sec}  {eta}",
@@ -49,7 +65,7 @@ impl Progress {
         };
         let bar = ProgressBar::new(0);
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { style: Style::Bar(bar) }
+        Self::new(Style::Bar(bar), unit)
     }
 
     /// Takes the bar away, so that results stand by themselves.
@@ -64,6 +80,9 @@ impl Monitor for Progress {
     fn count(&self, _: Counter, _: u64) {}
 
     fn progress(&self, done: u64, total: u64) {
+        if let Some(job) = self.job.get() {
+            job.progress(done, total);
+        }
         match &self.style {
             Style::Hidden => {}
             Style::Bar(bar) => {

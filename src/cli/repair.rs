@@ -44,6 +44,7 @@ pub fn repair(context: &Context, args: &Repair) -> anyhow::Result<ExitCode> {
         scrub::learn(&repo)?;
         return list_orphans(context, &orphans::orphans(&repo)?);
     }
+    progress.tell(&repo, "repair", "the target");
     let repaired = repair::repair(&repo, args.dry_run, &*progress, &interrupt());
     progress.finish();
     let mut repaired = repaired?;

@@ -115,6 +115,7 @@ pub fn prune(context: &Context, args: &Prune) -> anyhow::Result<()> {
     if args.dry_run {
         return show(context, &plan.rows, Mood::Would);
     }
+    progress.tell(&repo, "prune", args.name.as_deref().unwrap_or("all names"));
     let rows = plan.execute(&repo, &options, &*progress, &interrupt());
     progress.finish();
     show(context, &rows?, Mood::Did)

@@ -42,6 +42,7 @@ pub fn scrub(context: &Context, args: &Scrub) -> anyhow::Result<ExitCode> {
     };
     let start = if args.restart { Start::Anew } else { Start::Resume };
     let options = Options { selection, percent: args.percent, rate, threads, start };
+    progress.tell(&repo, "scrub", args.what.as_deref().unwrap_or("all"));
     let report = scrub::scrub(&repo, &options, &*progress, &interrupt());
     progress.finish();
     let report = report?;

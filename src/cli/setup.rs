@@ -3,6 +3,7 @@
 use crate::cli::args::{Globals, Init};
 use crate::cli::output;
 use crate::cli::progress::{self, Progress, Unit};
+use crate::control::log_tail::{Level, LogTail};
 use crate::control::session::{self, Parameters};
 use crate::control::sizes::parse_bytes;
 use crate::control::values::Surroundings;
@@ -15,9 +16,11 @@ use crate::words::monitor::Monitor;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use serde_json::json;
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// What every command needs.
 pub struct Context {
@@ -139,7 +142,7 @@ impl Context {
 
     /// Progress as the flags want it.
     pub fn progress(&self, unit: Unit) -> Progress {
-        if self.globals.quiet { Progress::hidden() } else { Progress::shown(unit) }
+        if self.globals.quiet { Progress::quiet(unit) } else { Progress::shown(unit) }
     }
 
     /// Logs what was asked for; by default nothing, as a command says what happens by itself.
@@ -149,7 +152,43 @@ impl Context {
             1 => "info",
             _ => "debug",
         };
-        start_log(level);
+        start_log(level, Arc::default());
+    }
+}
+
+/// Writes the log to standard error, and its last lines into memory.
+struct TailedStderr(Arc<LogTail>);
+
+/// One line on its way.
+struct TailedLine<'a>(&'a LogTail);
+
+impl io::Write for TailedLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.take(&String::from_utf8_lossy(bytes));
+        // Whoever closed it wants no log; that is no reason to end.
+        let _ = io::Write::write_all(&mut io::stderr(), bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::Write::flush(&mut io::stderr())
+    }
+}
+
+impl<'a> MakeWriter<'a> for TailedStderr {
+    type Writer = TailedLine<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        TailedLine(&self.0)
+    }
+
+    fn make_writer_for(&'a self, metadata: &tracing::Metadata<'_>) -> Self::Writer {
+        self.0.count(match *metadata.level() {
+            tracing::Level::ERROR => Level::Error,
+            tracing::Level::WARN => Level::Warning,
+            _ => Level::Other,
+        });
+        TailedLine(&self.0)
     }
 }
 
@@ -159,8 +198,8 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).or_else(|| if name == "HOME" { home() } else { None })
 }
 
-/// Starts logging to standard error; `BACKYFS_LOG` has the last word.
-pub fn start_log(level: &str) {
+/// Starts logging to standard error, and to `tail`; `BACKYFS_LOG` has the last word.
+pub fn start_log(level: &str, tail: Arc<LogTail>) {
     let asked = std::env::var("BACKYFS_LOG").unwrap_or_default();
     let filter = match asked.as_str() {
         "" => tracing_subscriber::EnvFilter::new(level),
@@ -169,7 +208,7 @@ pub fn start_log(level: &str) {
             tracing_subscriber::EnvFilter::new(level)
         }),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(TailedStderr(tail)).with_ansi(false);
     // A second start, in tests, changes nothing.
     let _ = log.with_target(false).try_init();
 }

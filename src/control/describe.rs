@@ -44,7 +44,6 @@ impl Settings {
         line(Key::S3Region, s3.region.clone().into());
         line(Key::S3Style, super::s3::style_name(s3.style).into());
         match &s3.credentials {
-            // What an access key opens is not shown, and neither is the key.
             CredentialSource::None | CredentialSource::Given(_) => {}
             CredentialSource::File { path: file, profile } => {
                 line(Key::S3CredentialsFile, path(file));
@@ -61,6 +60,12 @@ impl Settings {
             line(key, throttle.rate().map_or("none".into(), |rate| rate.to_string()).into());
         }
         line(Key::RestoreToSources, self.restore_to_sources.word().into());
+        if let CredentialSource::Given(_) = &s3.credentials {
+            // A comment: whoever makes this the configuration file has to put in what was masked.
+            for key in [Key::S3AccessKey, Key::S3SecretKey] {
+                let _ = writeln!(text, "# {} = \"***\"", key.name());
+            }
+        }
         text += &tables;
         for (name, source) in &self.sources {
             // A name that is no bare key of TOML stands in quotes.

@@ -4,7 +4,10 @@
 pub mod config_file;
 mod describe;
 pub mod given;
+pub mod glance;
+pub mod jobs;
 pub mod key_file;
+pub mod log_tail;
 pub mod remount;
 pub mod retention;
 mod s3;

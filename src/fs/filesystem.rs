@@ -1,9 +1,11 @@
 //! The mounted tree: routes every request to the tree it belongs to. Numbers become nodes here, nodes become entries.
 
 use crate::control::Settings;
+use crate::control::log_tail::LogTail;
 use crate::fs::errno::Errno;
 use crate::fs::follow::Follower;
 use crate::fs::incoming::{GraftSource, Incoming, IncomingOptions};
+use crate::fs::meters::Meters;
 use crate::fs::nodes::{Node, Nodes, StatusFile, VersionFile};
 use crate::fs::promises;
 use crate::fs::seam::{
@@ -11,8 +13,10 @@ use crate::fs::seam::{
     KernelCache, OpenRequest, Opened, Operations, RenameMode, Room, Seek, SetAttr, Statfs, SyncScope, WriteRequest,
     Writes,
 };
+use crate::fs::seen::Seen;
 use crate::fs::sources::{Sources, SourcesOptions};
 use crate::fs::trees::{Trees, TreesOptions};
+use crate::fs::watched::Watched;
 use crate::image::ImageReader;
 use crate::ops::snapshots;
 use crate::repo::Repository;
@@ -42,8 +46,10 @@ pub struct FsOptions {
     pub settings: Settings,
     /// How often it learns what other hosts did.
     pub refresh_interval: Option<Duration>,
-    /// Counts what happens, for `status/counters`.
+    /// Counts what happens, for `status/counters` and `status/metrics`.
     pub tally: Arc<Tally>,
+    /// The last lines of the log, for `status/log`.
+    pub log: Arc<LogTail>,
 }
 
 /// See the module.
@@ -55,6 +61,8 @@ pub struct FileSystem {
     sources: Sources,
     listings: RwLock<HashMap<Fh, Arc<Listing>>>,
     next_fh: AtomicU64,
+    meters: Arc<Meters>,
+    seen: Arc<Seen>,
     uid: u32,
     gid: u32,
     /// Ends with it.
@@ -79,6 +87,19 @@ impl FileSystem {
         let drafts = Arc::clone(&incoming);
         let trees = Trees::new(Arc::clone(&repo), options.trees, kernel, Box::new(move || drafts.drafts()));
         let (settings, tally) = (options.settings, options.tally);
+        let (meters, seen) = (Arc::<Meters>::default(), Arc::<Seen>::default());
+        let watched = Watched {
+            repo: Arc::clone(&repo),
+            incoming: Arc::clone(&incoming),
+            policy: Arc::clone(&policy),
+            settings: settings.clone(),
+            tally: Arc::clone(&tally),
+            meters: Arc::clone(&meters),
+            log: options.log,
+            seen: Arc::clone(&seen),
+            started: repo.clock().now(),
+        };
+        watched.serve(&trees);
         let requests = Arc::clone(&settings.requests);
         trees.set_status(StatusFile::Config, Box::new(move || settings.describe()));
         trees.set_status(StatusFile::Counters, Box::new(move || counters(&tally, &requests)));
@@ -90,7 +111,7 @@ impl FileSystem {
         // What a crash left of snapshots goes without anybody waiting for it: a cluster may be out of reach.
         let tidied = Arc::clone(&repo);
         std::thread::Builder::new().name("tidy".into()).spawn(move || snapshots::tidy(&tidied))?;
-        let follower = Follower::start(&repo, options.refresh_interval)?;
+        let follower = Follower::start(&repo, &seen, options.refresh_interval)?;
         Ok(Arc::new(Self {
             repo,
             nodes: Nodes::default(),
@@ -99,6 +120,8 @@ impl FileSystem {
             sources,
             listings: RwLock::default(),
             next_fh: AtomicU64::new(1),
+            meters,
+            seen,
             uid,
             gid,
             _follower: follower,
@@ -388,6 +411,7 @@ impl Operations for FileSystem {
     fn statfs(&self) -> Answer<Statfs> {
         const UNIT: u64 = 4096;
         let space = self.repo.space()?;
+        self.seen.note(space);
         let (blocks, free) = (space.total_bytes / UNIT, space.free_bytes / UNIT);
         Ok(Statfs {
             block_size: UNIT as u32,
@@ -435,6 +459,10 @@ impl Operations for FileSystem {
         let Some(reader) = reader else { return Err(Errno::EOPNOTSUPP) };
         let source = GraftSource { reader: &reader, offset: range.offset_in };
         self.incoming.graft(caller, number, range.fh_out, &source, range.offset_out, len)
+    }
+
+    fn meters(&self) -> Option<&Meters> {
+        Some(&self.meters)
     }
 
     /// fsync(2) of the root makes all that was written here durable: there is no other way to ask for it before an unmount.

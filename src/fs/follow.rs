@@ -4,6 +4,7 @@
 //! are not kept by the kernel, and attributes for a second only. So what another process of this host learns or does is seen at
 //! once, too.
 
+use crate::fs::seen::Seen;
 use crate::repo::Repository;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use std::io;
@@ -19,15 +20,17 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Learns every `interval`; not at all when there is none.
-    pub(super) fn start(repo: &Arc<Repository>, interval: Option<Duration>) -> io::Result<Self> {
+    pub(super) fn start(repo: &Arc<Repository>, seen: &Arc<Seen>, interval: Option<Duration>) -> io::Result<Self> {
         let Some(interval) = interval else { return Ok(Self { _stop: None }) };
         let (stop, stopped) = bounded::<()>(0);
-        let repo = Arc::downgrade(repo);
+        let (repo, seen) = (Arc::downgrade(repo), Arc::clone(seen));
         thread::Builder::new().name("follower".to_owned()).spawn(move || {
             let mut working = true;
+            note_space(&repo, &seen);
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 let Some(now_working) = follow(&repo, working) else { return };
                 working = now_working;
+                note_space(&repo, &seen);
             }
         })?;
         Ok(Self { _stop: Some(stop) })
@@ -54,5 +57,12 @@ fn follow(repo: &Weak<Repository>, worked: bool) -> Option<bool> {
             }
             Some(false)
         }
+    }
+}
+
+/// How full the target is, is asked for beside what other hosts did.
+fn note_space(repo: &Weak<Repository>, seen: &Seen) {
+    if let Some(Ok(space)) = repo.upgrade().map(|repo| repo.space()) {
+        seen.note(space);
     }
 }

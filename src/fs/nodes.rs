@@ -111,6 +111,10 @@ impl VersionFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum StatusFile {
+    Metrics,
+    Report,
+    Progress,
+    Log,
     Drafts,
     Overlays,
     Config,
@@ -125,7 +129,11 @@ pub enum StatusFile {
 
 impl StatusFile {
     /// Every file.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
+        Self::Metrics,
+        Self::Report,
+        Self::Progress,
+        Self::Log,
         Self::Drafts,
         Self::Overlays,
         Self::Config,
@@ -141,6 +149,10 @@ impl StatusFile {
     /// Its name in the directory.
     pub const fn file_name(self) -> &'static str {
         match self {
+            Self::Metrics => "metrics",
+            Self::Report => "report.html",
+            Self::Progress => "progress",
+            Self::Log => "log",
             Self::Drafts => "drafts",
             Self::Overlays => "overlays",
             Self::Config => "config",

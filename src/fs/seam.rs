@@ -2,6 +2,7 @@
 //! `fuse` translates requests to [`Operations`]; tests call it directly.
 
 use crate::fs::errno::Errno;
+use crate::fs::meters::Meters;
 use crate::words::attribute::Mtime;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -480,6 +481,11 @@ pub trait Operations: Send + Sync + 'static {
     /// ioctl(2).
     fn ioctl(&self, _caller: Caller, _ino: Ino, _fh: Fh, _command: u32, _input: &[u8]) -> Answer<Vec<u8>> {
         Err(Errno::ENOTTY)
+    }
+
+    /// Where requests are counted, if they are.
+    fn meters(&self) -> Option<&Meters> {
+        None
     }
 
     /// Makes durable what was acknowledged and finishes background work. Called before the mount is given up on a signal,

@@ -2,6 +2,7 @@
 //! does the work.
 
 use crate::fs::errno::Errno;
+use crate::fs::meters::{Meters, Operation};
 use crate::fs::seam::{
     Answer, COPY_MAX_BYTES, CopyRange, Fh, Ino, Operations, Seek, SetAttr, SyncScope, WriteOrigin, WriteRequest,
 };
@@ -21,7 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// The longest read and write the kernel may send; longer ones gain nothing (docs/decisions/0010-kernel-edge.md).
 pub(super) const REQUEST_MAX_BYTES: u32 = 1 << 20;
@@ -62,19 +63,40 @@ impl Adapter {
     /// Runs an operation on a worker and answers from there.
     fn slow<T, R: Send + 'static>(
         &self,
-        what: &'static str,
+        what: Operation,
         reply: R,
         work: impl FnOnce(&dyn Operations) -> Answer<T> + Send + 'static,
         answer: impl FnOnce(R, Answer<T>) + Send + 'static,
     ) {
         let operations = Arc::clone(&self.operations);
-        self.workers.run(move || answer(reply, guarded(what, || work(&*operations))));
+        // Waiting for a worker is waiting, too.
+        let began = operations.meters().map(|meters| meters.begin(what));
+        self.workers.run(move || answer(reply, metered(&*operations, what, began, work)));
     }
 
     /// Runs an operation here.
-    fn now<T>(&self, what: &'static str, work: impl FnOnce(&dyn Operations) -> Answer<T>) -> Answer<T> {
-        guarded(what, || work(&*self.operations))
+    fn now<T>(&self, what: Operation, work: impl FnOnce(&dyn Operations) -> Answer<T>) -> Answer<T> {
+        let began = self.operations.meters().map(|meters| meters.begin(what));
+        metered(&*self.operations, what, began, work)
     }
+
+    fn note(&self, note: impl FnOnce(&Meters)) {
+        self.operations.meters().map(note).unwrap_or_default();
+    }
+}
+
+/// Runs an operation and counts how it ended.
+fn metered<T>(
+    operations: &dyn Operations,
+    what: Operation,
+    began: Option<Instant>,
+    work: impl FnOnce(&dyn Operations) -> Answer<T>,
+) -> Answer<T> {
+    let answer = guarded(what.name(), || work(operations));
+    if let (Some(meters), Some(began)) = (operations.meters(), began) {
+        meters.end(what, began, answer.as_ref().err().copied());
+    }
+    answer
 }
 
 /// A programming error in one request must not take the mount down: it is answered with EIO and logged.
@@ -109,12 +131,12 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.now("lookup", |fs| fs.lookup(convert::caller(req), Ino(parent.0), name)));
+        entry(reply, self.now(Operation::Lookup, |fs| fs.lookup(convert::caller(req), Ino(parent.0), name)));
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
         // Nobody waits for an answer.
-        let _ = self.now("forget", |fs| {
+        let _ = self.now(Operation::Forget, |fs| {
             fs.forget(Ino(ino.0), lookups);
             Ok(())
         });
@@ -122,7 +144,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
         let fh = fh.map(|fh| Fh(fh.0));
-        attributes(reply, self.now("getattr", |fs| fs.getattr(convert::caller(req), Ino(ino.0), fh)));
+        attributes(reply, self.now(Operation::Getattr, |fs| fs.getattr(convert::caller(req), Ino(ino.0), fh)));
     }
 
     fn setattr(
@@ -147,11 +169,11 @@ impl Filesystem for Adapter {
         let mode = mode.map(|mode| mode & 0o7777);
         let change = SetAttr { mode, uid, gid, size, atime, mtime, fh: fh.map(|fh| Fh(fh.0)) };
         let caller = convert::caller(req);
-        self.slow("setattr", reply, move |fs| fs.setattr(caller, Ino(ino.0), change), attributes);
+        self.slow(Operation::Setattr, reply, move |fs| fs.setattr(caller, Ino(ino.0), change), attributes);
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.now("readlink", |fs| fs.readlink(Ino(ino.0))) {
+        match self.now(Operation::Readlink, |fs| fs.readlink(Ino(ino.0))) {
             Ok(target) => reply.data(target.as_bytes()),
             Err(errno) => reply.error(convert::errno(errno)),
         }
@@ -171,27 +193,27 @@ impl Filesystem for Adapter {
             return reply.error(convert::errno(Errno::EPERM));
         }
         let (caller, name) = (convert::caller(req), name.to_owned());
-        self.slow("mknod", reply, move |fs| fs.mknod(caller, Ino(parent.0), &name, mode & 0o7777), entry);
+        self.slow(Operation::Mknod, reply, move |fs| fs.mknod(caller, Ino(parent.0), &name, mode & 0o7777), entry);
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (caller, name) = (convert::caller(req), name.to_owned());
-        self.slow("mkdir", reply, move |fs| fs.mkdir(caller, Ino(parent.0), &name, mode & 0o7777), entry);
+        self.slow(Operation::Mkdir, reply, move |fs| fs.mkdir(caller, Ino(parent.0), &name, mode & 0o7777), entry);
     }
 
     fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (convert::caller(req), name.to_owned());
-        self.slow("unlink", reply, move |fs| fs.unlink(caller, Ino(parent.0), &name), empty);
+        self.slow(Operation::Unlink, reply, move |fs| fs.unlink(caller, Ino(parent.0), &name), empty);
     }
 
     fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (convert::caller(req), name.to_owned());
-        self.slow("rmdir", reply, move |fs| fs.rmdir(caller, Ino(parent.0), &name), empty);
+        self.slow(Operation::Rmdir, reply, move |fs| fs.rmdir(caller, Ino(parent.0), &name), empty);
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (caller, name, target) = (convert::caller(req), name.to_owned(), target.to_owned());
-        self.slow("symlink", reply, move |fs| fs.symlink(caller, Ino(parent.0), &name, &target), entry);
+        self.slow(Operation::Symlink, reply, move |fs| fs.symlink(caller, Ino(parent.0), &name, &target), entry);
     }
 
     fn rename(
@@ -211,12 +233,12 @@ impl Filesystem for Adapter {
         let (caller, name, newname) = (convert::caller(req), name.to_owned(), newname.to_owned());
         let work =
             move |fs: &dyn Operations| fs.rename(caller, (Ino(parent.0), &name), (Ino(newparent.0), &newname), mode);
-        self.slow("rename", reply, work, empty);
+        self.slow(Operation::Rename, reply, work, empty);
     }
 
     fn link(&self, req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let (caller, name) = (convert::caller(req), newname.to_owned());
-        self.slow("link", reply, move |fs| fs.link(caller, Ino(ino.0), Ino(newparent.0), &name), entry);
+        self.slow(Operation::Link, reply, move |fs| fs.link(caller, Ino(ino.0), Ino(newparent.0), &name), entry);
     }
 
     fn create(
@@ -231,7 +253,7 @@ impl Filesystem for Adapter {
     ) {
         let (caller, name, request) = (convert::caller(req), name.to_owned(), convert::open_request(flags));
         let work = move |fs: &dyn Operations| fs.create(caller, Ino(parent.0), &name, mode & 0o7777, request);
-        self.slow("create", reply, work, |reply, answer| match answer {
+        self.slow(Operation::Create, reply, work, |reply, answer| match answer {
             Ok((entry, opened)) => {
                 // fuser has one time for both here.
                 let ttl = entry.entry_ttl.min(entry.attr_ttl);
@@ -245,7 +267,7 @@ impl Filesystem for Adapter {
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (caller, request) = (convert::caller(req), convert::open_request(flags.0));
         self.slow(
-            "open",
+            Operation::Open,
             reply,
             move |fs| fs.open(caller, Ino(ino.0), request),
             |reply, answer| match answer {
@@ -272,14 +294,15 @@ impl Filesystem for Adapter {
                 let mut buffer = Vec::with_capacity(len.min(64 << 10));
                 fs.read(ino, fh, offset, len, &mut buffer).map(|()| buffer)
             };
-            return self.slow("read", reply, work, move |reply, answer| match answer {
+            return self.slow(Operation::Read, reply, work, move |reply, answer| match answer {
                 Ok(buffer) => data(reply, Ok(()), &buffer, len),
                 Err(errno) => data(reply, Err(errno), &[], len),
             });
         }
         READ_BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
-            let answer = self.now("read", |fs| fs.read(ino, fh, offset, len, buffer));
+            let answer = self.now(Operation::Read, |fs| fs.read(ino, fh, offset, len, buffer));
+            self.note(|meters| meters.note_read(buffer.len() as u64));
             data(reply, answer, buffer, len);
         });
     }
@@ -305,15 +328,17 @@ impl Filesystem for Adapter {
             let work = move |fs: &dyn Operations| {
                 fs.write(WriteRequest { ino, fh, offset, data: &data, origin, append, caller }).map(|len| len as u64)
             };
-            return self.slow("write", reply, work, written);
+            return self.slow(Operation::Write, reply, work, written);
         }
         let request = WriteRequest { ino, fh, offset, data, origin, append, caller };
-        written(reply, self.now("write", |fs| fs.write(request).map(|len| len as u64)));
+        let answer = self.now(Operation::Write, |fs| fs.write(request).map(|len| len as u64));
+        self.note(|meters| meters.note_written(answer.unwrap_or(0)));
+        written(reply, answer);
     }
 
     fn flush(&self, req: &Request, ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, reply: ReplyEmpty) {
         let caller = convert::caller(req);
-        self.slow("flush", reply, move |fs| fs.flush(caller, Ino(ino.0), Fh(fh.0), lock_owner.0), empty);
+        self.slow(Operation::Flush, reply, move |fs| fs.flush(caller, Ino(ino.0), Fh(fh.0), lock_owner.0), empty);
     }
 
     fn release(
@@ -330,17 +355,17 @@ impl Filesystem for Adapter {
             fs.release(Ino(ino.0), Fh(fh.0));
             Ok(())
         };
-        self.slow("release", reply, work, empty);
+        self.slow(Operation::Release, reply, work, empty);
     }
 
     fn fsync(&self, req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let scope = if datasync { SyncScope::DataOnly } else { SyncScope::Everything };
         let caller = convert::caller(req);
-        self.slow("fsync", reply, move |fs| fs.fsync(caller, Ino(ino.0), Fh(fh.0), scope), empty);
+        self.slow(Operation::Fsync, reply, move |fs| fs.fsync(caller, Ino(ino.0), Fh(fh.0), scope), empty);
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.now("opendir", |fs| fs.opendir(convert::caller(req), Ino(ino.0))) {
+        match self.now(Operation::Opendir, |fs| fs.opendir(convert::caller(req), Ino(ino.0))) {
             Ok((fh, caching)) => reply.opened(FileHandle(fh.0), convert::directory_flags(caching)),
             Err(errno) => reply.error(convert::errno(errno)),
         }
@@ -348,14 +373,14 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let sink = &mut Listing(&mut reply);
-        match self.now("readdir", |fs| fs.readdir(Ino(ino.0), Fh(fh.0), offset, sink)) {
+        match self.now(Operation::Readdir, |fs| fs.readdir(Ino(ino.0), Fh(fh.0), offset, sink)) {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(convert::errno(errno)),
         }
     }
 
     fn releasedir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        let closed = self.now("releasedir", |fs| {
+        let closed = self.now(Operation::Releasedir, |fs| {
             fs.releasedir(Ino(ino.0), Fh(fh.0));
             Ok(())
         });
@@ -363,11 +388,11 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.slow("fsyncdir", reply, move |fs| fs.fsyncdir(Ino(ino.0), Fh(fh.0)), empty);
+        self.slow(Operation::Fsyncdir, reply, move |fs| fs.fsyncdir(Ino(ino.0), Fh(fh.0)), empty);
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.now("statfs", Operations::statfs) {
+        match self.now(Operation::Statfs, Operations::statfs) {
             Ok(s) => reply.statfs(
                 s.blocks,
                 s.blocks_free,
@@ -383,7 +408,7 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        empty(reply, self.now("access", |fs| fs.access(convert::caller(req), Ino(ino.0), mask.bits())));
+        empty(reply, self.now(Operation::Access, |fs| fs.access(convert::caller(req), Ino(ino.0), mask.bits())));
     }
 
     fn fallocate(
@@ -402,7 +427,7 @@ impl Filesystem for Adapter {
         };
         let caller = convert::caller(req);
         let work = move |fs: &dyn Operations| fs.fallocate(caller, Ino(ino.0), Fh(fh.0), offset, length, how);
-        self.slow("fallocate", reply, work, empty);
+        self.slow(Operation::Fallocate, reply, work, empty);
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -413,7 +438,7 @@ impl Filesystem for Adapter {
         };
         // A negative offset is past every end (lseek(2): ENXIO).
         let Ok(offset) = u64::try_from(offset) else { return reply.error(convert::errno(Errno::ENXIO)) };
-        match self.now("lseek", |fs| fs.lseek(Ino(ino.0), Fh(fh.0), offset, seek)) {
+        match self.now(Operation::Lseek, |fs| fs.lseek(Ino(ino.0), Fh(fh.0), offset, seek)) {
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
             Err(errno) => reply.error(convert::errno(errno)),
         }
@@ -442,7 +467,7 @@ impl Filesystem for Adapter {
             len: len.min(COPY_MAX_BYTES),
         };
         let caller = convert::caller(req);
-        self.slow("copy_file_range", reply, move |fs| fs.copy_file_range(caller, range), written);
+        self.slow(Operation::CopyFileRange, reply, move |fs| fs.copy_file_range(caller, range), written);
     }
 
     /// There are no extended attributes. The kernel believes ENOSYS for good and tells callers EOPNOTSUPP, which spares `ls -l`
@@ -484,7 +509,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        match self.now("ioctl", |fs| fs.ioctl(convert::caller(req), Ino(ino.0), Fh(fh.0), cmd, in_data)) {
+        match self.now(Operation::Ioctl, |fs| fs.ioctl(convert::caller(req), Ino(ino.0), Fh(fh.0), cmd, in_data)) {
             Ok(out) => reply.ioctl(0, &out[..out.len().min(out_size as usize)]),
             Err(errno) => reply.error(convert::errno(errno)),
         }

@@ -24,7 +24,6 @@ use crate::repo::{RepoError, Repository};
 use crate::source::Recipe;
 use crate::source::bad_sectors::BadSectors;
 use crate::words::attribute::{Attributes, Validity};
-use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, Uid};
 use crate::words::monitor::Monitor;
 use crate::words::name::Name;
@@ -129,7 +128,7 @@ pub fn backup(
     check_moment(repo, job)?;
     let base = Base::find(repo, &job.name, job.from)?;
     let described = job.source.volume()?.describe();
-    let left = Unfinished::find(repo, &job.name, &described)?;
+    let (left, claim) = Unfinished::find(repo, &job.name, &described)?.unzip();
     let (session, resumed) = open(repo, job, base.as_ref(), left.as_ref(), monitor)?;
     let source = Arc::clone(session.source());
     let plan = base::plan(&session, base.as_ref(), &job.changes, monitor, repo)?;
@@ -151,7 +150,7 @@ pub fn backup(
             .unwrap_or_default(),
         saved: Instant::now(),
         unfinished: Unfinished {
-            draft: left.as_ref().map_or_else(|| repo.clock().draft_id(), |record| record.draft),
+            draft: claim.map_or_else(|| repo.new_draft(), Ok)?,
             name: job.name.clone(),
             source: described,
             snapshot_name: session.snapshot_name().unwrap_or_default().to_owned(),
@@ -161,7 +160,9 @@ pub fn backup(
             record: left.clone(),
         },
     };
+    // A last block that is only partly there was cut off above.
     let from = resumed.and_then(|record| record.broken.as_ref()).map_or(0, |broken| broken.at);
+    let from = from / repo.block_size().bytes_u64() * repo.block_size().bytes_u64();
     let pull = Pull {
         repo,
         source: &*plan.source,

@@ -128,6 +128,39 @@ fn an_interrupted_backup_goes_on_where_it_stopped() {
     scene.assert_whole(&record);
 }
 
+/// The note of how far it got may say "all of it", when it was killed between the last read and the publication.
+#[test]
+fn an_interrupted_backup_that_had_read_everything_keeps_its_last_block() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let mut scene = scene(&noise((48 << 20) + 1234));
+    let stopped = backup(&scene.test.repo, &scene.job, &StopEarly(&STOP), &Interrupt::new(&STOP));
+    assert!(matches!(stopped, Err(OpsError::Interrupted)));
+    let repo = Arc::clone(&scene.test.repo);
+    let left = repo.catalog().draft_of(&scene.job.name).unwrap().unwrap();
+    // The same draft, had it got to the end.
+    let image = DraftImage::new(Arc::clone(&repo), left.image, None);
+    let mut content = vec![0; (48 << 20) + 1234];
+    scene.disk.read_exact_at(&mut content, 0).unwrap();
+    image.write_at(0, &content).unwrap();
+    let settled = image.settle().unwrap();
+    let mut unfinished = Unfinished {
+        draft: repo.claim_draft(left.draft).unwrap().unwrap(),
+        name: left.attributes.name.clone(),
+        source: scene.job.source.volume().unwrap().describe(),
+        snapshot_name: String::new(),
+        file: left.attributes.file,
+        base: left.base,
+        start: left.start,
+        record: Some(left),
+    };
+    unfinished.save(&repo, &settled, content.len() as u64, "go on with --continue", None).unwrap();
+    drop(unfinished);
+    scene.job.begin = Begin::Continue;
+    let (record, read) = scene.run_counted().unwrap();
+    assert_eq!(read, 1234);
+    scene.assert_whole(&record);
+}
+
 #[test]
 fn only_what_is_hinted_is_read() {
     let mut scene = scene(&noise(1 << 20));

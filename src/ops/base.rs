@@ -5,7 +5,7 @@ use crate::ops::snapshots::Session;
 use crate::ops::walk::{Found, walk};
 use crate::ops::{OpsError, sample};
 use crate::repo::{RepoError, Repository};
-use crate::source::bad_sectors::BadSectors;
+use crate::source::bad_sectors::{BadSectors, DAMAGE};
 use crate::source::changes::Changes;
 use crate::source::hinted::Hinted;
 use crate::source::{Source, SourceError, hints};
@@ -89,9 +89,12 @@ impl Base {
 
     /// An unfinished copy of a snapshot, as far as it got.
     pub fn of_draft(draft: &Record) -> Option<Self> {
-        let reached = draft.broken.as_ref()?.at;
+        let broken = draft.broken.as_ref()?;
+        let reached = broken.at;
         let snapshot_name = draft.attributes.snapshot_name.clone();
-        let validity = Validity::Valid;
+        // A command that was interrupted has noted there which sectors it could not read.
+        let validity =
+            BadSectors::find(&broken.reason).map_or(Validity::Valid, |bad| Validity::Incomplete(bad.to_string()));
         (!snapshot_name.is_empty()).then_some(Self {
             uid: draft.uid,
             image: draft.image,
@@ -111,7 +114,9 @@ impl Base {
         };
         let damaged: HashSet<BlockId> =
             repo.catalog().damaged().map_err(RepoError::from)?.into_iter().map(|(id, _)| id).collect();
-        let is_invalid = matches!(self.validity, Validity::Invalid(_)) && parts.is_empty();
+        // Damage that was found elsewhere may not be known here by its blocks.
+        let tells_damage = self.validity.reason().contains(DAMAGE);
+        let is_invalid = tells_damage || (matches!(self.validity, Validity::Invalid(_)) && parts.is_empty());
         if damaged.is_empty() && is_invalid {
             return Ok(Distrust::All("it is invalid, and which blocks of it are bad is not known here".into()));
         }

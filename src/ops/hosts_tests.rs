@@ -8,24 +8,26 @@ use crate::image::{DraftImage, ImageReader};
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::discard;
 use crate::ops::remove::Consent;
+use crate::ops::unfinished::Unfinished;
+use crate::repo::claims::DraftClaims;
 use crate::repo::drafts::DraftOwner;
 use crate::repo::rebuild::IndexSource;
 use crate::repo::testing::{TestRepository, create, open, put_sealed, small};
 use crate::repo::{RepoError, Repository, object_id};
-use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{DirTarget, Target};
 use crate::words::attribute::{AttributeChange, Attributes, FileAttributes, Mtime, Validity};
 use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, PackId, Uid};
-use crate::words::monitor::{Counter, Silent, Tally};
+use crate::words::monitor::{Silent, Tally};
 use crate::words::name::Name;
-use crate::words::record::{BlockKind, ImageRef, PackContents, Record, RecordKind, Verdict};
+use crate::words::record::{ImageRef, Record, RecordKind, Verdict};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn attributes(name: &str) -> Attributes {
+pub(super) fn attributes(name: &str) -> Attributes {
     Attributes {
         name: Name::new(name).unwrap(),
         snapshot_name: String::new(),
@@ -38,7 +40,7 @@ fn attributes(name: &str) -> Attributes {
 }
 
 /// Bytes that do not repeat.
-fn noise(seed: u32, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = u64::from(seed) | 1 << 40;
     let step = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -47,13 +49,13 @@ fn noise(seed: u32, len: usize) -> Vec<u8> {
     step.take(len).collect()
 }
 
-fn settle(repo: &Arc<Repository>, bytes: &[u8]) -> crate::image::Settled {
+pub(super) fn settle(repo: &Arc<Repository>, bytes: &[u8]) -> crate::image::Settled {
     let draft = DraftImage::new(Arc::clone(repo), ImageRef::empty(repo.block_size()), None);
     draft.write_at(0, bytes).unwrap();
     draft.settle().unwrap()
 }
 
-fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
+pub(super) fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
     let publication = Publication {
         attributes: attributes(name),
         base: Uid::NIL,
@@ -66,7 +68,7 @@ fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, R
     publish_version(repo, &settle(repo, bytes), publication)
 }
 
-fn draft_record(repo: &Arc<Repository>, name: &str, bytes: &[u8], draft: DraftId) -> Record {
+pub(super) fn draft_record(repo: &Arc<Repository>, name: &str, bytes: &[u8], draft: DraftId) -> Record {
     let settled = settle(repo, bytes);
     let now = repo.clock().now();
     Record {
@@ -85,7 +87,7 @@ fn draft_record(repo: &Arc<Repository>, name: &str, bytes: &[u8], draft: DraftId
     }
 }
 
-fn content(repo: &Arc<Repository>, uid: Uid) -> Vec<u8> {
+pub(super) fn content(repo: &Arc<Repository>, uid: Uid) -> Vec<u8> {
     let image = repo.version(uid).unwrap().record.image;
     let mut bytes = vec![0; image.size_bytes as usize];
     ImageReader::new(Arc::clone(repo), image, "test").read_at(0, &mut bytes).unwrap();
@@ -93,7 +95,7 @@ fn content(repo: &Arc<Repository>, uid: Uid) -> Vec<u8> {
 }
 
 /// Another host on the same target.
-fn host(world: &TestRepository, state: &str) -> Arc<Repository> {
+pub(super) fn host(world: &TestRepository, state: &str) -> Arc<Repository> {
     let target: Arc<dyn Target> = Arc::new(DirTarget::open(world.dir.path().join("target")));
     let repo = open(target, &world.dir.path().join(state), Arc::new(Tally::default())).unwrap();
     repo.refresh().unwrap();
@@ -244,6 +246,80 @@ fn a_draft_belongs_to_the_host_that_writes_it() {
     assert_eq!(one.own_draft(&name).unwrap(), None);
 }
 
+/// A backup under way on a host, which has stored this much.
+fn under_way(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Unfinished {
+    let mut unfinished = Unfinished {
+        draft: repo.new_draft().unwrap(),
+        name: Name::new(name).unwrap(),
+        source: "file /dev/vda".into(),
+        snapshot_name: String::new(),
+        file: attributes(name).file,
+        base: Uid::NIL,
+        start: ImageRef::empty(repo.block_size()),
+        record: None,
+    };
+    unfinished.save(repo, &settle(repo, bytes), bytes.len() as u64, "go on", None).unwrap();
+    unfinished
+}
+
+#[test]
+fn an_interrupted_backup_belongs_to_the_host_that_was_at_it() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let name = Name::new("vm").unwrap();
+    let running = under_way(&one, "vm", &noise(1, 9000));
+    let record = running.record.clone().unwrap();
+    two.refresh().unwrap();
+    let find = |repo: &Repository| Unfinished::find(repo, &name, "file /dev/vda").unwrap();
+    assert!(find(&two).is_none(), "the same path is another disk there");
+    // While it runs no other process of its host takes its draft for one that was left.
+    let beside = DraftClaims::open(one.state_dir()).unwrap();
+    assert!(beside.claim(record.draft).unwrap().is_none());
+    // Nor are two hosts at the same name in each other's way.
+    let other = under_way(&two, "vm", &noise(2, 9000));
+    assert!(other.record.is_some());
+    publish(&two, "vm", &noise(3, 9000)).unwrap();
+    one.refresh().unwrap();
+    assert!(one.draft(record.uid).is_ok());
+    drop(running);
+    let taken = beside.claim(record.draft).unwrap();
+    assert!(taken.is_some() && find(&one).is_none());
+    drop(taken);
+    assert_eq!(find(&one).map(|(found, claim)| (found.uid, claim.id())), Some((record.uid, record.draft)));
+}
+
+#[test]
+fn what_a_draft_got_after_a_version_of_it_whose_confirmation_was_lost_stays() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let claim = one.new_draft().unwrap();
+    let before = draft_record(&one, "vm", &noise(1, 9000), claim.id());
+    one.publish(&before, &[]).unwrap();
+    // It is confirmed, but the writer was told of an error, and knows nothing of it.
+    let image = noise(2, 9000);
+    let settled = settle(&one, &image);
+    let publication = Publication {
+        attributes: attributes("vm"),
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft: claim.id(),
+        created: None,
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    let version = publish_version(&one, &settled, publication).unwrap();
+    one.catalog().remove_record(version.uid).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let after = Record { supersedes: before.uid, ..draft_record(&one, "vm", &noise(3, 9000), claim.id()) };
+    one.publish(&after, &[]).unwrap();
+    for repo in [&two, &one] {
+        repo.refresh().unwrap();
+        assert_eq!(repo.catalog().version_uids().unwrap(), [version.uid]);
+        let drafts = repo.catalog().drafts().unwrap();
+        assert_eq!(drafts.iter().map(|draft| draft.uid).collect::<Vec<_>>(), [after.uid]);
+    }
+}
+
 #[test]
 fn a_host_without_its_catalog_still_knows_its_drafts() {
     let world = create(&small());
@@ -340,7 +416,7 @@ fn a_condemned_batch_that_vanished_is_noticed_and_what_is_gone_stays_dead() {
     assert_eq!(host(&world, "three").catalog().condemned_packs().unwrap(), BTreeSet::from([gone]));
 }
 
-fn condemn(repo: &Repository, packs: &[PackId]) -> ObjectKey {
+pub(super) fn condemn(repo: &Repository, packs: &[PackId]) -> ObjectKey {
     let batch = repo.clock().batch_id();
     let key = layout::condemned(batch);
     put_sealed(repo, FrameKind::Condemned, &key, object_id(batch.as_bytes(), &[]), &condemned::encode(packs));
@@ -396,93 +472,4 @@ fn a_rebuild_beside_readers_and_writers_hides_nothing() {
     assert_eq!(repo.catalog().version_uids().unwrap().len(), 25);
     let fresh = host(&world, "fresh");
     assert_eq!(repo.catalog().dump().unwrap(), fresh.catalog().dump().unwrap());
-}
-
-/// Lets another process of this host learn something between two requests of a check.
-struct Meddler {
-    inner: DirTarget,
-    /// Done once, after the condemned list was read.
-    deed: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    lists: std::sync::atomic::AtomicUsize,
-}
-
-impl Target for Meddler {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn prepare(&self) -> Result<(), TargetError> {
-        self.inner.prepare()
-    }
-    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
-        self.inner.put(key, parts)
-    }
-    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
-        self.inner.put_new(key, parts)
-    }
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
-        self.inner.get(key)
-    }
-    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
-        self.inner.read_at(key, offset, buf)
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
-        let listed = self.inner.list(prefix);
-        if prefix == layout::CONDEMNED {
-            self.lists.fetch_add(1, Ordering::Relaxed);
-            if let Some(deed) = self.deed.lock().take() {
-                deed();
-            }
-        }
-        listed
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
-        self.inner.delete(key)
-    }
-    fn space(&self) -> Result<Space, TargetError> {
-        self.inner.space()
-    }
-}
-
-#[test]
-fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
-    let world = create(&small());
-    let root = world.dir.path().join("target");
-    let meddler = Arc::new(Meddler {
-        inner: DirTarget::open(&root),
-        deed: parking_lot::Mutex::default(),
-        lists: std::sync::atomic::AtomicUsize::new(0),
-    });
-    let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
-    repo.refresh().unwrap();
-    let image = settle(&repo, &noise(1, 200_000)).image;
-    // All copies of its blocks are condemned, so the check would store them again ...
-    let packs = repo.catalog().packs().unwrap();
-    let old: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
-    condemn(&repo, &old);
-    // ... did not another process learn, just after this one has read the list, of copies in a pack that is condemned by then.
-    let dead = PackId::from_bytes([7; 32]);
-    let contents: Vec<PackContents> = old
-        .iter()
-        .zip(&packs)
-        .map(|(pack, summary)| PackContents {
-            pack: if summary.kind == BlockKind::Map { PackId::from_bytes([8; 32]) } else { dead },
-            ..repo.inspect_pack(*pack, summary.size_bytes).unwrap()
-        })
-        .collect();
-    let other = Arc::clone(&world.repo);
-    let catalog = repo.catalog().clone();
-    let fragment = repo.clock().fragment_id();
-    *meddler.deed.lock() = Some(Box::new(move || {
-        condemn(&other, &[dead, PackId::from_bytes([8; 32])]);
-        catalog.absorb_anew(fragment, &contents).unwrap();
-    }));
-    repo.check_image(&image, &[]).unwrap();
-    assert!(meddler.lists.load(Ordering::Relaxed) >= 2, "the list is read again");
-    let fresh = host(&world, "fresh");
-    fresh.check_image(&image, &[]).unwrap();
-    let mut bytes = vec![0; 200_000];
-    old.iter().for_each(|pack| fresh.target().delete(&layout::pack(*pack)).unwrap());
-    ImageReader::new(Arc::clone(&fresh), image, "test").read_at(0, &mut bytes).unwrap();
-    assert!(bytes == noise(1, 200_000));
-    assert_eq!(world.tally.get(Counter::Damage), 0);
 }

@@ -19,6 +19,8 @@ mod hosts_tests;
 mod interrupt;
 pub mod label;
 pub mod listing;
+#[cfg(test)]
+mod meddler_tests;
 pub mod migrate;
 pub mod overlays;
 pub mod prune;

@@ -126,7 +126,8 @@ impl Pull<'_> {
             drop(queue);
         });
         let (error, position) = (flow.error.lock().take(), flow.position());
-        match error {
+        // What was read counts only if the source still stands. After an error whoever goes on opens it again, and so sees that.
+        match error.or_else(|| self.source.check().err().map(OpsError::from)) {
             Some(error) => Err(Stopped { error, position }),
             None => Ok(position.bad),
         }

@@ -29,7 +29,8 @@ pub fn unchanged_runs(repo: &Repository, source: &dyn Source, range: Range<u64>)
     Ok(unchanged)
 }
 
-/// Compares a sample of unchanged blocks with the base; all of them when they are few. Returns how many.
+/// Compares a sample of unchanged blocks with the base; all of them when they are few. Returns how many. A bad sector among them
+/// says nothing of who tracks changes, and what the base has of it is all there is.
 ///
 /// # Errors
 /// [`OpsError::Differs`] with the first offset where they differ.
@@ -43,17 +44,32 @@ pub fn check(
     let chosen = choose(repo, base, unchanged)?;
     let block = repo.block_size().bytes_u64();
     let mut buffer = vec![0; repo.block_size().bytes()];
+    let (mut compared, mut unread) = (0, None);
     for index in &chosen {
         let offset = index * block;
         let len = usize::try_from((source.size_bytes() - offset).min(block)).unwrap_or(0);
         buffer[len..].fill(0);
-        source.read_at(offset, &mut buffer[..len])?;
+        match source.read_at(offset, &mut buffer[..len]) {
+            Ok(()) => {}
+            Err(error) if error.is_bad_medium() => {
+                source.check()?;
+                tracing::warn!("{error}; what the base holds there stays");
+                unread = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        compared += 1;
         let id = if is_zero(&buffer) { BlockId::HOLE } else { repo.data_id(&buffer) };
         if id != base.block_id(*index)? {
             return Err(OpsError::Differs { what: source.describe(), offset, base: uid.to_string() });
         }
     }
-    Ok(chosen.len())
+    // Who can read nothing has compared nothing.
+    match unread {
+        Some(error) if compared == 0 => Err(error.into()),
+        _ => Ok(compared),
+    }
 }
 
 fn choose(repo: &Repository, base: &ImageReader, unchanged: &[Range<u64>]) -> Result<BTreeSet<u64>, OpsError> {

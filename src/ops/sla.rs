@@ -33,7 +33,8 @@ impl fmt::Display for SlaRow {
 }
 
 impl SlaRow {
-    fn new(name: String, schedule: String, breach: &Breach) -> Self {
+    /// What is broken of a schedule for a name.
+    pub fn new(name: String, schedule: String, breach: &Breach) -> Self {
         Self {
             name,
             schedule,

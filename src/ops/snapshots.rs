@@ -10,7 +10,7 @@ use crate::ops::OpsError;
 use crate::repo::{RepoError, Repository};
 use crate::source::changes::Changes;
 use crate::source::volume::{Moment, SNAPSHOT_PREFIX};
-use crate::source::{Recipe, Source};
+use crate::source::{Recipe, Source, SourceError};
 use crate::words::clock::ClockExt;
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
@@ -61,7 +61,12 @@ impl Session {
     pub fn kept(repo: &Arc<Repository>, recipe: &Recipe, name: &str) -> Result<Option<Self>, OpsError> {
         let path = directory(repo).join(format!("{name}{SUFFIX}"));
         let Some(note) = lock(&path).map_err(|error| state(&path, error))? else { return Ok(None) };
-        Self::open(repo, recipe, Moment::Kept { name }, Some(note)).map(Some)
+        match Self::open(repo, recipe, Moment::Kept { name }, Some(note)) {
+            Err(OpsError::Source(SourceError::Open { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
     }
 
     fn open(

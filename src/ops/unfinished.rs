@@ -1,19 +1,23 @@
 //! Backups that stopped half way, kept as draft records: what they stored stays reachable, on any host, and `--continue` goes on.
+//!
+//! They follow the rules of all drafts: only the host that wrote one goes on with it, for the same path is another disk elsewhere,
+//! and while a backup runs it holds the claim, so that nobody beside it takes its draft for one that was left.
 
 use crate::image::Settled;
 use crate::ops::OpsError;
+use crate::repo::claims::ClaimedDraft;
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{Attributes, FileAttributes, Validity};
 use crate::words::clock::ClockExt;
-use crate::words::ids::{DraftId, Uid};
+use crate::words::ids::Uid;
 use crate::words::name::Name;
 use crate::words::record::{Broken, ImageRef, Record, RecordKind};
 use std::collections::BTreeSet;
 
 /// A backup under way, as its draft records tell of it.
 pub struct Unfinished {
-    /// Names it on the target.
-    pub draft: DraftId,
+    /// Names it on the target, and keeps others away from it.
+    pub draft: ClaimedDraft,
     /// As what.
     pub name: Name,
     /// How the source is called.
@@ -36,19 +40,23 @@ fn introduction(source: &str) -> String {
 }
 
 impl Unfinished {
-    /// What an interrupted backup of this source under this name left, if it did.
+    /// What an interrupted backup of this source under this name left on this host, if it did and nobody is at it.
     ///
     /// # Errors
-    /// When the catalog fails.
-    pub fn find(repo: &Repository, name: &Name, source: &str) -> Result<Option<Record>, OpsError> {
-        let draft = repo.catalog().draft_of(name).map_err(RepoError::from)?;
+    /// When the catalog fails or the state directory does not lock.
+    pub fn find(repo: &Repository, name: &Name, source: &str) -> Result<Option<(Record, ClaimedDraft)>, OpsError> {
         let ours = |record: &Record| {
             record.broken.as_ref().is_some_and(|broken| broken.reason.starts_with(&introduction(source)))
         };
-        Ok(draft.filter(ours))
+        let Some(record) = repo.own_draft(name)?.filter(ours) else { return Ok(None) };
+        let Some(claim) = repo.claim_draft(record.draft)? else { return Ok(None) };
+        // Until it was claimed another backup may have finished it.
+        let stands = repo.catalog().record(record.uid).map_err(RepoError::from)?.is_some();
+        Ok(stands.then_some((record, claim)))
     }
 
-    /// Makes what was read so far durable. Nothing is done while the name has a draft of somebody else.
+    /// Makes what was read so far durable. Nothing is done while the name has another draft on this host, which a mount would take
+    /// for older than this one; drafts of other hosts are not in the way.
     ///
     /// # Errors
     /// When target or catalog fail.
@@ -60,9 +68,11 @@ impl Unfinished {
         state: &str,
         relative: Option<ImageRef>,
     ) -> Result<(), OpsError> {
-        let newest = repo.catalog().draft_of(&self.name).map_err(RepoError::from)?;
-        if newest.is_some_and(|other| other.draft != self.draft) {
-            return Ok(());
+        for (_, uid) in repo.catalog().drafts_of(&self.name).map_err(RepoError::from)? {
+            let other = repo.catalog().record(uid).map_err(RepoError::from)?;
+            if other.is_some_and(|(other, _)| other.host == repo.host() && other.draft != self.draft.id()) {
+                return Ok(());
+            }
         }
         let now = repo.clock().now();
         let before = self.record.take();
@@ -74,7 +84,7 @@ impl Unfinished {
             image: settled.image,
             base: self.base,
             supersedes: before.as_ref().map_or(Uid::NIL, |record| record.uid),
-            draft: self.draft,
+            draft: self.draft.id(),
             start: self.start,
             broken: Some(Broken { at: reached, reason: format!("{}{state}", introduction(&self.source)) }),
             attributes: Attributes {

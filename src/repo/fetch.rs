@@ -160,6 +160,11 @@ impl ReadAhead {
             .collect::<Result<_, _>>()?;
         Ok(Self { queue: Some(queue), threads })
     }
+
+    /// Batches that wait, and how many may.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.queue.as_ref().map_or((0, 0), |queue| (queue.len(), queue.capacity().unwrap_or(0)))
+    }
 }
 
 impl Drop for ReadAhead {

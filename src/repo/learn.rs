@@ -11,9 +11,10 @@ use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::seal::SealError;
 use crate::target::TargetError;
 use crate::words::attribute::AttributeEntry;
-use crate::words::ids::{BatchId, EntryId, FragmentId, Uid};
+use crate::words::ids::{BatchId, DraftId, EntryId, FragmentId, Uid};
 use crate::words::record::{Record, RecordKind, Verdict};
-use std::collections::HashSet;
+use crate::words::stamp::Stamp;
+use std::collections::{HashMap, HashSet};
 
 /// What a [`Repository::refresh`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -195,14 +196,15 @@ impl<'a> Learner<'a> {
     /// Reads index fragments that are new, and says whether there were any.
     pub(super) fn fragments(&mut self) -> Result<bool, RepoError> {
         let mut known = self.catalog.known_fragments()?;
-        let mut learned = false;
         let after = self.core.floor(layout::INDEX, self.look, known.last().map(FragmentId::as_bytes));
+        let mut new = Vec::new();
         for info in self.core.target.list_after(layout::INDEX, &after)? {
             let Some(id) = layout::parse_fragment(&info.key) else { continue };
             if !known.remove(&id) {
-                learned |= self.fragment(id, &info.key)?;
+                new.push((id, info.key));
             }
         }
+        let learned = self.absorb(&new)?;
         // Of those that the list would have shown.
         let mut missing = known.iter().filter(|id| layout::fragment(**id).as_str() > after.as_str());
         if let Some(missing) = missing.next()
@@ -215,29 +217,34 @@ impl<'a> Learner<'a> {
 
     /// Absorbs every fragment that this learner has not, whatever the catalog says; and says whether there were any.
     pub(super) fn fragments_anew(&mut self) -> Result<bool, RepoError> {
-        let mut learned = false;
+        let mut new = Vec::new();
         for info in self.core.target.list(layout::INDEX)? {
             let Some(id) = layout::parse_fragment(&info.key).filter(|id| !self.absorbed.contains(id)) else { continue };
-            learned |= self.fragment(id, &info.key)?;
-            self.absorbed.insert(id);
+            new.push((id, info.key));
         }
+        let learned = self.absorb(&new)?;
+        // One that cannot be read is not asked for again.
+        self.absorbed.extend(new.iter().map(|(id, _)| *id));
         Ok(learned)
     }
 
-    fn fragment(&mut self, id: FragmentId, key: &ObjectKey) -> Result<bool, RepoError> {
-        let object = object_id(id.as_bytes(), &[]);
-        let Some(plain) = self.fetch(FrameKind::Fragment, key, object)? else { return Ok(false) };
-        match fragment::decode(&plain) {
-            Ok(packs) => {
-                self.catalog.absorb_anew(id, &packs)?;
-                self.absorbed.insert(id);
-                Ok(true)
+    /// Reads fragments, and says whether one of them could be.
+    fn absorb(&mut self, new: &[(FragmentId, ObjectKey)]) -> Result<bool, RepoError> {
+        let mut learned = false;
+        let object = |id: &FragmentId| object_id(id.as_bytes(), &[]);
+        self.each(FrameKind::Fragment, new, object, |learner, id, key, plain| {
+            match plain.map(|plain| fragment::decode(&plain)) {
+                Some(Ok(packs)) => {
+                    learner.catalog.absorb_anew(id, &packs)?;
+                    learner.absorbed.insert(id);
+                    learned = true;
+                }
+                Some(Err(error)) => learner.learned.unreadable.push(format!("{key}: {error}")),
+                None => {}
             }
-            Err(error) => {
-                self.learned.unreadable.push(format!("{key}: {error}"));
-                Ok(false)
-            }
-        }
+            Ok(())
+        })?;
+        Ok(learned)
     }
 
     /// Reads batches of the condemned list that are new. One that cannot be read is an error: an incomplete list must not
@@ -269,12 +276,15 @@ impl<'a> Learner<'a> {
 
     fn tombstones(&mut self) -> Result<(), RepoError> {
         let mut known = self.catalog.tombstones()?;
+        let mut new = Vec::new();
         for info in self.core.target.list(layout::TOMBSTONES)? {
             let Some(uid) = layout::parse_verdict(&info.key) else { continue };
             if !known.remove(&uid) {
-                self.tombstone(uid, &info.key)?;
+                new.push((uid, info.key));
             }
         }
+        let object = |uid: &Uid| object_id(uid.as_bytes(), &[]);
+        self.each(FrameKind::Tombstone, &new, object, Self::tombstone)?;
         // A tombstone that is gone must not kill the version, should that be back.
         for uid in known {
             if is_absent(&*self.core.target, &layout::tombstone(uid))? {
@@ -285,9 +295,8 @@ impl<'a> Learner<'a> {
     }
 
     /// The name of a tombstone says that its version is dead, whatever becomes of its content.
-    fn tombstone(&mut self, uid: Uid, key: &ObjectKey) -> Result<(), RepoError> {
-        let object = object_id(uid.as_bytes(), &[]);
-        let left = self.fetch(FrameKind::Tombstone, key, object)?.filter(|left| !left.is_empty());
+    fn tombstone(&mut self, uid: Uid, key: &ObjectKey, left: Option<Vec<u8>>) -> Result<(), RepoError> {
+        let left = left.filter(|left| !left.is_empty());
         match left.as_deref().map(removed::decode).transpose() {
             Ok(Some(left)) if left.record.uid == uid => return Ok(self.catalog.add_removed(&left)?),
             Ok(None) => {}
@@ -311,7 +320,7 @@ impl<'a> Learner<'a> {
                 known.insert(record.uid);
             }
         }
-        let mut new: Vec<(Record, Verdict)> = Vec::new();
+        let mut listed = Vec::new();
         for info in self.core.target.list_after(layout::records(kind), &after)? {
             let Some((_, uid)) = layout::parse_record(&info.key) else { continue };
             if known.remove(&uid) {
@@ -319,14 +328,21 @@ impl<'a> Learner<'a> {
             }
             if self.catalog.has_tombstone(uid)? {
                 // Its deletion was cut short; finish it.
-                self.core.delete_record(kind, uid)?;
+                self.core.clear_record(kind, uid)?;
                 continue;
             }
-            new.extend(self.record(kind, uid, &info.key)?.map(|record| (record, Verdict::Pending)));
-            if new.len() == PER_COMMIT {
-                self.put_records(&mut new)?;
-            }
+            listed.push((uid, info.key));
         }
+        let mut new: Vec<(Record, Verdict)> = Vec::new();
+        let object = |uid: &Uid| object_id(uid.as_bytes(), &[]);
+        self.each(FrameKind::from(kind), &listed, object, |learner, uid, key, plain| {
+            let record = plain.and_then(|plain| learner.record(kind, uid, key, &plain));
+            new.extend(record.map(|record| (record, Verdict::Pending)));
+            if new.len() == PER_COMMIT {
+                learner.put_records(&mut new)?;
+            }
+            Ok(())
+        })?;
         self.put_records(&mut new)?;
         // What is left was in the catalog and is not on the target any more. A record that this process, or another on
         // this host, published after the list was read is there: look at each before forgetting it.
@@ -338,15 +354,13 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    fn record(&mut self, kind: RecordKind, uid: Uid, key: &ObjectKey) -> Result<Option<Record>, RepoError> {
-        let object = object_id(uid.as_bytes(), &[]);
-        let Some(plain) = self.fetch(FrameKind::from(kind), key, object)? else { return Ok(None) };
-        match record::decode(&plain) {
-            Ok(record) if record.uid == uid && record.kind == kind => return Ok(Some(record)),
+    fn record(&mut self, kind: RecordKind, uid: Uid, key: &ObjectKey, plain: &[u8]) -> Option<Record> {
+        match record::decode(plain) {
+            Ok(record) if record.uid == uid && record.kind == kind => return Some(record),
             Ok(_) => self.learned.unreadable.push(format!("{key}: it is another record under this name")),
             Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
         }
-        Ok(None)
+        None
     }
 
     fn put_records(&mut self, new: &mut Vec<(Record, Verdict)>) -> Result<(), RepoError> {
@@ -398,30 +412,33 @@ impl<'a> Learner<'a> {
 
     fn entries(&mut self) -> Result<(), RepoError> {
         let known: HashSet<(Uid, EntryId)> = self.catalog.known_entries()?;
-        let mut new: Vec<AttributeEntry> = Vec::new();
+        let mut listed = Vec::new();
         for info in self.core.target.list(layout::ATTRIBUTES)? {
             let Some((uid, entry)) = layout::parse_attribute(&info.key) else { continue };
             if known.contains(&(uid, entry)) || self.catalog.has_tombstone(uid)? {
                 continue;
             }
-            new.extend(self.entry(uid, entry, &info.key)?);
-            if new.len() == PER_COMMIT {
-                self.put_entries(&mut new)?;
-            }
+            listed.push(((uid, entry), info.key));
         }
-        self.put_entries(&mut new)?;
-        Ok(())
+        let mut new: Vec<AttributeEntry> = Vec::new();
+        let object = |(uid, entry): &(Uid, EntryId)| object_id(uid.as_bytes(), entry.as_bytes());
+        self.each(FrameKind::Attribute, &listed, object, |learner, (uid, entry), key, plain| {
+            new.extend(plain.and_then(|plain| learner.entry(uid, entry, key, &plain)));
+            if new.len() == PER_COMMIT {
+                learner.put_entries(&mut new)?;
+            }
+            Ok(())
+        })?;
+        self.put_entries(&mut new)
     }
 
-    fn entry(&mut self, uid: Uid, entry: EntryId, key: &ObjectKey) -> Result<Option<AttributeEntry>, RepoError> {
-        let object = object_id(uid.as_bytes(), entry.as_bytes());
-        let Some(plain) = self.fetch(FrameKind::Attribute, key, object)? else { return Ok(None) };
-        match attribute::decode(&plain) {
-            Ok(found) if found.version == uid && found.entry == entry => return Ok(Some(found)),
+    fn entry(&mut self, uid: Uid, entry: EntryId, key: &ObjectKey, plain: &[u8]) -> Option<AttributeEntry> {
+        match attribute::decode(plain) {
+            Ok(found) if found.version == uid && found.entry == entry => return Some(found),
             Ok(_) => self.learned.unreadable.push(format!("{key}: it is another entry under this name")),
             Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
         }
-        Ok(None)
+        None
     }
 
     fn put_entries(&mut self, new: &mut Vec<AttributeEntry>) -> Result<(), RepoError> {
@@ -435,52 +452,33 @@ impl<'a> Learner<'a> {
 
     /// A daemon that died between confirming a version and removing its draft leaves both; the version stands for both.
     /// The same holds for older records of a draft. Whose they are does not matter: what they hold is held by another record.
+    ///
+    /// A record that is younger than the version holds what the version does not: the confirmation got to the target, its
+    /// answer was lost until patience ended, and the writer, who was told of an error, went on with the draft.
     fn drop_published_drafts(&self) -> Result<(), RepoError> {
         let drafts = self.catalog.records(RecordKind::Draft)?;
         if drafts.is_empty() {
             return Ok(());
         }
-        let published: HashSet<_> = self
-            .catalog
-            .records(RecordKind::Version)?
-            .into_iter()
-            .filter(|(record, verdict)| *verdict == Verdict::Confirmed && !record.draft.is_nil())
-            .map(|(record, _)| record.draft)
-            .collect();
+        let mut published: HashMap<DraftId, Stamp> = HashMap::new();
+        for (version, verdict) in self.catalog.records(RecordKind::Version)? {
+            if verdict == Verdict::Confirmed && !version.draft.is_nil() {
+                let newest = published.entry(version.draft).or_insert(version.created);
+                *newest = version.created.max(*newest);
+            }
+        }
         let superseded: HashSet<Uid> = drafts
             .iter()
             .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
             .map(|(record, _)| record.supersedes)
             .collect();
         for (record, verdict) in drafts {
-            let stale = published.contains(&record.draft) || superseded.contains(&record.uid);
-            if verdict == Verdict::Confirmed && stale {
-                self.core.delete_record(RecordKind::Draft, record.uid)?;
+            let is_published = published.get(&record.draft).is_some_and(|version| record.created <= *version);
+            if verdict == Verdict::Confirmed && (is_published || superseded.contains(&record.uid)) {
+                self.core.clear_record(RecordKind::Draft, record.uid)?;
                 self.catalog.remove_record(record.uid)?;
             }
         }
         Ok(())
-    }
-
-    /// Gets and opens an object. One that is gone or not authentic is `None` and noted; a target out of reach is an error.
-    pub(super) fn fetch(
-        &mut self,
-        kind: FrameKind,
-        key: &ObjectKey,
-        object: [u8; 32],
-    ) -> Result<Option<Vec<u8>>, RepoError> {
-        match self.core.get_opened(kind, key, object) {
-            Ok(Ok(plain)) => Ok(Some(plain)),
-            Ok(Err(error)) => {
-                self.learned.unreadable.push(format!("{key}: {error}"));
-                Ok(None)
-            }
-            Err(TargetError::NotFound { .. }) => Ok(None),
-            Err(error @ TargetError::Truncated { .. }) => {
-                self.learned.unreadable.push(format!("{key}: {error}"));
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 }

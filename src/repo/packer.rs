@@ -208,6 +208,11 @@ impl Packer {
         })
     }
 
+    /// Packs that wait for the target, and how many may.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.shared.waiting(&self.shared.state.lock()), self.shared.parts.uploads_max.max(1))
+    }
+
     /// Bytes held in memory for packs that are open or wait for the target.
     pub fn held_bytes(&self) -> usize {
         let state = self.shared.state.lock();

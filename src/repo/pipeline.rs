@@ -50,6 +50,11 @@ impl Pipeline {
             .collect::<Result<_, _>>()?;
         Ok(Self { queue: Some(queue), workers })
     }
+
+    /// Blocks that wait, and how many may.
+    pub fn waiting(&self) -> (usize, usize) {
+        self.queue.as_ref().map_or((0, 0), |queue| (queue.len(), queue.capacity().unwrap_or(0)))
+    }
 }
 
 fn work(core: &Core, jobs: &Receiver<BlockJob>) {

@@ -4,6 +4,7 @@ use crate::catalog::Version;
 use crate::format::frame::FrameKind;
 use crate::format::{self, layout};
 use crate::repo::{Core, RepoError, Repository, object_id};
+use crate::target::TargetError;
 use crate::words::ids::Uid;
 use crate::words::record::{Record, RecordKind, Removed, Why};
 
@@ -59,5 +60,20 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// As [`Core::delete_record`], for a record that means nothing any more and that whoever comes by clears away. Who may not delete
+    /// leaves it to others: to look, and to restore, it takes no more than reading.
+    ///
+    /// # Errors
+    /// When the target cannot be reached.
+    pub(super) fn clear_record(&self, kind: RecordKind, uid: Uid) -> Result<(), RepoError> {
+        match self.delete_record(kind, uid) {
+            Err(RepoError::Target(error)) if matches!(*error, TargetError::Denied { .. }) => {
+                tracing::debug!("a record that is not needed stays: {error}");
+                Ok(())
+            }
+            cleared => cleared,
+        }
     }
 }

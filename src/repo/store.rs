@@ -104,6 +104,8 @@ impl Core {
                 return Ok(known(Some(no)));
             }
             self.monitor.count(Counter::BlocksStored, 1);
+            self.monitor.count(Counter::BytesPlain, plain.len() as u64);
+            self.monitor.count(Counter::BytesSealed, frame.len() as u64);
             let sealed_bytes = u32::try_from(frame.len()).expect("a frame is at most a few MiB");
             Ok(Placed { id, placement: Placement::Stored { sealed_bytes }, pack: Some(no) })
         })

@@ -6,6 +6,8 @@ use std::ops::Range;
 
 /// The beginning by which the reason is known again.
 const INTRODUCTION: &str = "the source could not be read at ";
+/// What a scrub adds to a reason begins with this.
+pub const DAMAGE: &str = "; damage: ";
 /// How many parts are told one by one; beyond that neighbours are told as one. A reason is a line for people.
 const PARTS_MAX: usize = 40;
 
@@ -60,11 +62,16 @@ impl BadSectors {
         Self(parts)
     }
 
+    /// What a reason says at its end; `None` when it does not say this.
+    pub fn find(reason: &str) -> Option<Self> {
+        Self::parse(&reason[reason.find(INTRODUCTION)?..])
+    }
+
     /// What a reason says; `None` when it does not say this.
     pub fn parse(reason: &str) -> Option<Self> {
         // A scrub may have added what it found.
         let told = reason.strip_prefix(INTRODUCTION)?;
-        let told = told.find("; damage: ").map_or(told, |at| &told[..at]);
+        let told = told.find(DAMAGE).map_or(told, |at| &told[..at]);
         let parts = told.split("; ").map(|part| {
             let (offset, rest) = part.strip_prefix("offset ")?.split_once(" (")?;
             let (start, len) = (offset.parse::<u64>().ok()?, rest.strip_suffix(" bytes)")?.parse::<u64>().ok()?);
@@ -96,6 +103,7 @@ mod tests {
         assert_eq!(BadSectors::parse(&bad.to_string()), Some(bad.clone()));
         let scrubbed = format!("{bad}; damage: 4096 bytes are lost");
         assert_eq!(BadSectors::parse(&scrubbed), Some(bad.clone()));
+        assert_eq!(BadSectors::find(&format!("backup of x has not finished: {bad}")), Some(bad.clone()));
         for other in ["", "cp was killed", "the source could not be read at offset x (1 bytes)"] {
             assert_eq!(BadSectors::parse(other), None, "{other}");
         }

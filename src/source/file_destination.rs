@@ -108,6 +108,10 @@ impl DestinationPlan {
         options.read(true).write(true).mode(0o600);
         match &self.how {
             How::Part { start: Start::Anew, part, .. } => {
+                // What another restore is writing now would be finished by it under the name, with what this one wrote so far.
+                if part.symlink_metadata().is_ok_and(|left| left.is_file()) {
+                    lock(File::open(part).map_err(failed("opened"))?).map_err(failed(IN_USE))?;
+                }
                 match std::fs::remove_file(part) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("removed")(error)),
                     _ => options.create_new(true),
@@ -119,8 +123,7 @@ impl DestinationPlan {
             How::Device => drop(options.custom_flags(libc::O_EXCL)),
         }
         let file = options.open(self.written_path()).map_err(failed("opened"))?;
-        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| failed("locked (does another restore write to it?)")(errno.into()))?;
+        let file = lock(file).map_err(failed(IN_USE))?;
         let mut fresh = false;
         if self.how == How::Device {
             let has_bytes = device_bytes(&file).map_err(failed("measured"))?;
@@ -132,7 +135,8 @@ impl DestinationPlan {
                 });
             }
         } else {
-            fresh = file.metadata().map_err(failed("measured"))?.blocks() == 0;
+            // Not every file system tells the blocks of what it holds.
+            fresh = file.metadata().map_err(failed("measured"))?.len() == 0;
             file.set_len(self.size_bytes).map_err(failed("resized"))?;
             if holes == Holes::Allocate && self.size_bytes > 0 {
                 allocate(&file, self.size_bytes).map_err(failed("given its space"))?;
@@ -217,6 +221,12 @@ impl Destination for FileDestination {
         if self.is_named.load(Ordering::Relaxed) {
             return Ok(path);
         }
+        // Between its making and its lock somebody may have removed it and begun his own: that is not given the name.
+        let (ours, there) = (self.file.metadata(), part.symlink_metadata());
+        let same = ours.and_then(|ours| there.map(|there| (ours.dev(), ours.ino()) == (there.dev(), there.ino())));
+        if !same.map_err(self.failed("looked at"))? {
+            return Err(self.failed("renamed")(io::Error::other("another restore has begun anew")));
+        }
         let replaced = std::fs::metadata(&self.plan.path).ok();
         let (mode, uid, gid) = match &replaced {
             Some(old) => (old.mode() & 0o7777, old.uid(), old.gid()),
@@ -238,6 +248,12 @@ impl Destination for FileDestination {
         File::open(directory).and_then(|dir| dir.sync_all()).map_err(self.failed("made durable"))?;
         Ok(path)
     }
+}
+
+const IN_USE: &str = "locked (does another restore write to it?)";
+
+fn lock(file: File) -> io::Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
 }
 
 /// Somebody may have made the file meanwhile: it is not overwritten.
@@ -291,6 +307,26 @@ mod tests {
             plan(Path::new("/dev/null"), 10, Consent::Force, Start::Anew),
             Err(SourceError::DestinationKind { .. })
         ));
+    }
+
+    #[test]
+    fn two_restores_to_one_file_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let begin = |start| plan(&path, 4096, Consent::Force, start).unwrap().execute(Holes::Keep);
+        let first = begin(Start::Anew).unwrap();
+        first.write(0, b"first").unwrap();
+        for start in [Start::Anew, Start::Resume] {
+            assert!(matches!(begin(start), Err(SourceError::Destination { .. })), "{start:?}");
+        }
+        // Removed by hand, the name is not given to what somebody else has begun.
+        std::fs::remove_file(part_of(&path).unwrap()).unwrap();
+        let second = begin(Start::Anew).unwrap();
+        let attributes = crate::source::conformance::ATTRIBUTES;
+        assert!(first.finish(&attributes).is_err() && !path.exists());
+        second.write(0, b"second").unwrap();
+        second.finish(&attributes).unwrap();
+        assert_eq!(&std::fs::read(&path).unwrap()[..6], b"second");
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub trait Source: Send + Sync {
         false
     }
 
-    /// Whether it still stands, when reading fails: a snapshot may have run full, which looks like a bad disk and is none.
+    /// Whether it still stands: asked when reading fails, because a snapshot may have run full, which looks like a bad disk and is
+    /// none; and after reading, because a snapshot that somebody removed may read as anything.
     ///
     /// # Errors
     /// What became of it.

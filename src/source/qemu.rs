@@ -70,6 +70,10 @@ struct QemuSource {
     data: Changes,
     attributes: FileAttributes,
     idle: Mutex<Vec<Connection>>,
+    /// Nothing is read through it. The server ends by itself when its last connection does, so one that stays keeps it, and none is
+    /// left when this process is killed.
+    #[allow(dead_code, reason = "it is open, which is all it is for")]
+    keeper: Connection,
     server: Server,
 }
 
@@ -100,9 +104,9 @@ impl QemuSource {
         let parts = parts.map(|row| Extent { range: row.start..row.start + row.length, content: Content::Data });
         let data = Changes::new(parts);
         // Without the page cache, so that it is left as it was; where the file system cannot, with it.
-        let (server, first) = serve(volume, "none").or_else(|_| serve(volume, "writeback"))?;
-        let (size_bytes, idle) = (first.size_bytes(), Mutex::new(vec![first]));
-        Ok(Self { volume: volume.clone(), size_bytes, data, attributes, idle, server })
+        let (server, keeper) = serve(volume, "none").or_else(|_| serve(volume, "writeback"))?;
+        let (size_bytes, idle) = (keeper.size_bytes(), Mutex::default());
+        Ok(Self { volume: volume.clone(), size_bytes, data, attributes, idle, keeper, server })
     }
 
     fn socket(&self) -> PathBuf {
@@ -120,7 +124,7 @@ fn serve(volume: &QemuVolume, cache: &str) -> Result<(Server, Connection), Sourc
     let start = |error: io::Error| tool_missing("qemu-nbd", &error);
     let room = tempfile::Builder::new().prefix("backyfs-nbd-").tempdir().map_err(start)?;
     let mut command = Command::new("qemu-nbd");
-    command.args(["--read-only", "--persistent", "--shared", CONNECTIONS, "--cache", cache, "--format"]);
+    command.args(["--read-only", "--shared", CONNECTIONS, "--cache", cache, "--format"]);
     command.arg(&volume.format).arg("--socket").arg(socket_in(room.path())).arg(&volume.path);
     let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(start)?;
     let mut server = Server { process, room };
@@ -229,6 +233,16 @@ mod tests {
         conformance::reads_what_it_holds(&*opened, &content);
         assert_eq!(opened.extent_at(2 << 20).unwrap().content, Content::Hole);
         assert!(!opened.has_changed());
+
+        // A backup that is killed takes its server with it: its connections are closed, and nothing else.
+        let QemuSource { keeper, idle, mut server, .. } = QemuSource::open(&volume).unwrap();
+        assert!(server.process.try_wait().unwrap().is_none());
+        drop((keeper, idle));
+        let ended = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            server.process.try_wait().unwrap().is_some()
+        });
+        assert!(ended);
 
         // The format is what was said: as raw it is the bytes of the file, as something else it is refused.
         let as_raw = QemuVolume::new(qcow2.clone(), "raw".into()).open(NOW).unwrap();

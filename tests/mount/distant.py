@@ -56,7 +56,7 @@ def whole_cycle(w, samples):
     check(0 < used <= s.stored() and free.f_bavail, f"df shows {used} bytes used of {s.stored()} stored")
     s.down()
     # A machine with nothing but the key and the bucket.
-    other = Distant(w, "other", prefix=s.prefix)
+    other = Distant(w, "other", prefix=s.below)
     other.key.write_bytes(s.key.read_bytes())
     other.key.chmod(0o600)
     other.up()
@@ -231,7 +231,7 @@ def any_fault_now_and_then_changes_nothing(w, samples):
     s.down()
     # Nothing was written twice under other names, and all of it is sound.
     equal(len([key for key in s.objects() if key.startswith("versions/")]), len(images), "versions")
-    rebuilt = Distant(w, "rebuilt", prefix=s.prefix)
+    rebuilt = Distant(w, "rebuilt", prefix=s.below)
     rebuilt.key.write_bytes(s.key.read_bytes())
     rebuilt.key.chmod(0o600)
     rebuilt.run("rebuild", "--from-packs")
@@ -296,7 +296,7 @@ def what_stays_is_told_in_one_sentence(w, samples):
     target = s.env["BACKYFS_TARGET"]
     start = time.monotonic()
     for expected, env in (
-        ("there is no bucket backyfs-none", {"BACKYFS_TARGET": f"s3://backyfs-none/{s.prefix}"}),
+        ("there is no bucket backyfs-none", {"BACKYFS_TARGET": f"s3://backyfs-none/{s.below}"}),
         ("there is no backyfs repository at", {"BACKYFS_TARGET": target + "x"}),
         ("secret key", {"AWS_SECRET_ACCESS_KEY": "wrong"}),
         ("access key is not known", {"AWS_ACCESS_KEY_ID": "nobody"}),
@@ -350,18 +350,18 @@ def a_clock_that_is_wrong(w, samples):
 @test(mounted=False)
 def what_is_not_empty_is_not_taken(w, samples):
     s = Distant(w)
-    s.bucket.put(f"{s.prefix}/holiday.jpg", b"x")
+    s.bucket.put(f"{s.below}/holiday.jpg", b"x")
     text = s.sentence("init", code=1)
     check("holiday.jpg" in text, text)
     equal(list(s.objects()), ["holiday.jpg"], "nothing was written")
-    s.bucket.delete(f"{s.prefix}/holiday.jpg")
+    s.bucket.delete(f"{s.below}/holiday.jpg")
     s.start()
     check("already holds" in s.sentence("init", code=1), "a second init")
     # A bucket that lost everything is not an empty repository.
     sh("cp", samples / "small.img", s.incoming("a"))
     s.down()
     for key in s.objects():
-        s.bucket.delete(f"{s.prefix}/{key}")
+        s.bucket.delete(f"{s.below}/{key}")
     check("no backyfs repository" in s.sentence("ls"), "an emptied bucket")
 
 
@@ -484,3 +484,59 @@ def many_versions_cost_no_more_requests(w, samples):
     check(len(starting) <= 24, f"a mount among many: {starting}")
     # Nothing is read again that is known.
     equal([what for what in starting if what in ("get versions", "get index")], [], "known objects")
+
+
+@test(mounted=False)
+def silence_is_given_up_and_asked_again(w, samples):
+    s = Distant(w)
+    s.env["BACKYFS_S3_TIMEOUT"] = "2s"
+    s.start()
+    silent = set()
+
+    def rule(request):
+        what = (request.kind, request.below("packs"))
+        if what in silent or request.kind == "delete":
+            return None
+        silent.add(what)
+        return Fault("hang", seconds=8)
+
+    s.proxy.rule = rule
+    image = noise(w, "noise", 3 * MIB)
+    start = time.monotonic()
+    sh("cp", image, s.incoming("a"))
+    s.remount()
+    same(image, s.original("a"))
+    took = time.monotonic() - start
+    check(len(silent) >= 4 and took < 60, f"{took:.0f} s with silence instead of {silent}")
+    equal(len(s.versions("a")), 1, "one version")
+
+
+@test(mounted=False)
+def lists_of_yesterday_delay_and_lose_nothing(w, samples):
+    s = Distant(w).start()
+    images = {name: noise(w, name, 2 * MIB) for name in ("first", "second", "third")}
+    sh("cp", images["first"], s.incoming("vm"))
+    other = Distant(w, "other", prefix=s.below)
+    other.key.write_bytes(s.key.read_bytes())
+    other.key.chmod(0o600)
+    other.run("refresh")
+    s.run("refresh")
+    # From here on both are shown lists as they were.
+    for host in (s, other):
+        host.proxy.rule = lambda request: Fault("stale") if request.kind == "list" else None
+    sh("cp", images["second"], s.incoming("vm"))
+    other.run("backup", images["third"], "vm", "--quiet")
+    for host in (s, other):
+        host.run("refresh")
+    same(images["second"], s.original("vm"))
+    # Where a list begins changes with what is known, so some are new after all.
+    check(len(s.versions("vm")) >= 2, "what was written here is not forgotten")
+    check(len(other.json("ls")) >= 2, "nor there")
+    for host in (s, other):
+        host.proxy.rule = None
+        host.run("refresh")
+    equal([v["uid"] for v in s.json("ls")], [v["uid"] for v in other.json("ls")], "they agree")
+    equal(len(s.versions("vm")), 3, "all are there")
+    for version, name in zip(s.json("ls"), images):
+        other.run("restore", version["uid"], w.root / f"out-{name}", "--quiet")
+        same(images[name], w.root / f"out-{name}")

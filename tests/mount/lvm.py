@@ -64,6 +64,18 @@ backyfs ls other > /dev/null 2>&1 && others=$(backyfs ls other --json | grep -c 
 [ "$(ours)" -le $((1 + others)) ] || fail a crash left $(ours) snapshots
 echo "GUEST-CRASH cleaned up"
 
+# Killed while thin_delta ran: the view of the metadata is released by the next run. One of somebody else's is left, and all is read.
+dmsetup message vg-pool-tpool 0 reserve_metadata_snap || fail reserve
+backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail backup beside a view of the metadata
+grep -q "everything is read" /tmp/said /var/state/backyfs.log 2>/dev/null || echo "GUEST-QUIET it said nothing"
+dmsetup status vg-pool-tpool | cut -d' ' -f7 | grep -q '^-$' && fail "the view of somebody else was released"
+echo taken > /run/backyfs-vg-pool-tpool.metadata-view
+backyfs backup vg:thin thin > /tmp/uid 2> /tmp/said || fail backup after a crash of thin_delta
+dmsetup status vg-pool-tpool | cut -d' ' -f7 | grep -q '^-$' || fail "a view of the metadata was left"
+written=$(number thin written_bytes)
+[ "$written" -le 2097152 ] || fail "$written bytes were read after a crash of thin_delta"
+echo "GUEST-VIEW released"
+
 # Restoring: a new volume, and over one by force.
 backyfs -q restore thin vg:new > /tmp/said 2>&1 || fail restore to a new volume
 cmp -n 67108864 /dev/vg/new /tmp/out || fail the new volume differs

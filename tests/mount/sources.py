@@ -114,6 +114,31 @@ def restoring_over_what_is_there_by_force_only(w, samples):
 
 
 @test(mounted=False)
+def restoring_over_a_device_leaves_nothing_of_what_it_held(w, samples):
+    backing = w.root / "backing"
+    backing.write_bytes(pattern("old", 24 * MIB))
+    device = sh("losetup", "--find", "--show", backing).stdout.decode().strip()
+    try:
+        configure(w, f'[sources.disk]\nkind = "file"\npath = "{device}"\n', "-o", "restore-to-sources=force")
+        image = w.root / "image"
+        with open(image, "wb") as f:
+            f.write(b"first")
+            f.seek(7 * MIB + 5)
+            f.write(b"middle")
+            f.truncate(16 * MIB)
+        sh("cp", image, w.incoming("vm"))
+        # cp skips the holes of what it copies: the file it truncated is empty, as far as it knows.
+        for how in ("auto", "never"):
+            sh("cp", f"--sparse={how}", w.original("vm"), w.mnt / "sources" / "disk" / Path(device).name)
+            with open(device, "rb") as f:
+                check(f.read(16 * MIB) == image.read_bytes(), f"restored with --sparse={how}")
+            sh("dd", "if=/dev/urandom", f"of={device}", "bs=1M", "count=24", "oflag=direct")
+    finally:
+        w.down()
+        sh("losetup", "-d", device)
+
+
+@test(mounted=False)
 def hints_of_a_huge_image(w, samples):
     """What the issue of cost promises, in small: nothing hinted costs nothing, whatever the size."""
     w.run("init")
@@ -241,3 +266,33 @@ def rbd_images_are_restored(w, samples):
     check(w.run("restore", "vm", "ceph:dense", ok=False).returncode == 1, "an existing image is refused")
     w.run("restore", "vm", "ceph:dense", "--force")
     equal(sorted(os.listdir(folder)), ["by-command", "dense", "sparse"], "nothing unfinished is left")
+    # Over an image that holds something else, whose places nobody writes to.
+    w.down()
+    with open(w.root / "old", "wb") as f:
+        f.write(pattern("old", (samples / "disk.img").stat().st_size))
+    rbd("import", "--no-progress", w.root / "old", f"{at}/old")
+    w.up("-o", "restore-to-sources=force")
+    sh("cp", w.original("vm"), folder / "old")
+    rbd("export", "--no-progress", f"{at}/old", w.root / "new")
+    same(samples / "disk.img", w.root / "new", "restored over an image")
+
+
+@test(mounted=False, seconds=300)
+def a_snapshot_removed_while_it_is_read_makes_no_version(w, samples):
+    """A removed snapshot reads as zeros, without any error (librbd)."""
+    at, tables = pool(w)
+    rbd("import", "--no-progress", samples / "disk.img", f"{at}/vm")
+    rbd("snap", "create", "--no-progress", f"{at}/vm@theirs")
+    configure(w, tables)
+    source = os.open(w.mnt / "sources" / "ceph" / "vm@theirs", os.O_RDONLY)
+    target = os.open(w.incoming("vm"), os.O_RDWR | os.O_CREAT)
+    rbd("bench", "--io-type", "write", "--io-size", "1M", "--io-total", str(os.fstat(source).st_size), f"{at}/vm")
+    rbd("snap", "rm", "--no-progress", f"{at}/vm@theirs")
+    with raises(errno.EIO):
+        os.copy_file_range(source, target, os.fstat(source).st_size)
+    for fd in (source, target):
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+    check(not (w.mnt / "by_name" / "vm").exists(), "nothing was published")

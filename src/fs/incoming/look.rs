@@ -21,6 +21,8 @@ pub struct DraftSummary {
     pub size_bytes: u64,
     /// Why it is not whole, or who writes it.
     pub state: String,
+    /// Whether it failed, or its writer did.
+    pub is_broken: bool,
 }
 
 /// The size tools should use; makes `cp` write in pieces of 1 MiB.
@@ -114,16 +116,17 @@ impl Incoming {
                 None => "durable, not published".to_owned(),
             };
             let name = record.attributes.name.to_string();
-            let size_bytes = record.image.size_bytes;
+            let (size_bytes, is_broken) = (record.image.size_bytes, record.broken.is_some());
             let whose = match self.repo.owner_of_draft(&record)? {
                 DraftOwner::Ours => {
-                    drafts.insert(name.clone(), DraftSummary { name, size_bytes, state });
+                    drafts.insert(name.clone(), DraftSummary { name, size_bytes, state, is_broken });
                     continue;
                 }
                 DraftOwner::OtherProcess => "of another mount of this host".to_owned(),
                 DraftOwner::OtherHost(host) => format!("of host {host}, stored {}", record.created),
             };
-            others.push(DraftSummary { name, size_bytes, state: format!("{state} ({whose}; {})", record.uid) });
+            let state = format!("{state} ({whose}; {})", record.uid);
+            others.push(DraftSummary { name, size_bytes, state, is_broken });
         }
         let files = self.table.lock().files();
         for file in files {
@@ -140,7 +143,8 @@ impl Incoming {
             };
             let name = state.name.to_string();
             let size_bytes = work.image.size_bytes();
-            drafts.insert(name.clone(), DraftSummary { name, size_bytes, state: text });
+            let is_broken = work.error.is_some() || work.broken.is_some();
+            drafts.insert(name.clone(), DraftSummary { name, size_bytes, state: text, is_broken });
         }
         others.extend(drafts.into_values());
         others.sort_by(|a, b| a.name.cmp(&b.name));

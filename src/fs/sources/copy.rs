@@ -187,7 +187,7 @@ impl Sources {
         if from != range.offset_out || !from.is_multiple_of(block) || len == 0 {
             return Ok(if from >= image.size_bytes { Some(0) } else { None });
         }
-        restoring.reach(from + len)?;
+        restoring.reach(&(from..from + len))?;
         let what = RangeOf { image, label: reader.label(), range: from..from + len };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         restore_range(&self.repo, &what, restoring.destination(), threads, &**self.repo.monitor())
@@ -200,6 +200,7 @@ impl Sources {
 fn copy_odd(source: &dyn Source, image: &Arc<DraftImage>, from: u64, to: u64, len: u64) -> Result<u64, OpsError> {
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
     source.read_at(from, &mut bytes)?;
+    source.check()?;
     image.write_at(to, &bytes)?;
     Ok(len)
 }

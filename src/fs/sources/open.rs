@@ -14,6 +14,7 @@ use crate::fs::sources::told::told;
 use crate::fs::sources::{Handle, Sources, join};
 use crate::ops::snapshots::Session;
 use crate::source::Content;
+use crate::source::destination::Consent;
 use crate::words::attribute::{FileAttributes, Mtime};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -74,18 +75,20 @@ impl Sources {
         if restoring.contains_key(&key) {
             return Err(Errno::EBUSY);
         }
-        match (self.options.restore, collection.find(path)?) {
+        let consent = match (self.options.restore, collection.find(path)?) {
             (RestoreToSources::No, _) => return Err(Errno::EROFS),
             (RestoreToSources::New, Some(_)) => {
                 tracing::warn!("sources/{source}/{path} exists: mount with restore-to-sources=force to overwrite it");
                 return Err(Errno::EEXIST);
             }
-            _ => {}
-        }
+            // It is looked at again when it is made: somebody may make it meanwhile.
+            (RestoreToSources::New, None) => Consent::None,
+            (RestoreToSources::Force, _) => Consent::Force,
+        };
         let now = Mtime::from(self.repo.clock().now());
         let attributes = FileAttributes { mode: mode & 0o7777, uid: caller.uid, gid: caller.gid, mtime: now };
         let opener = process::opener(caller.pid).map(|opener: Opener| opener.process);
-        let made = Restoring::begin(&collection.recipe(path), key.clone(), attributes, opener)
+        let made = Restoring::begin(&collection.recipe(path), key.clone(), attributes, opener, consent)
             .map_err(|error| told("restoring", source, path, &error.into()))?;
         let made = Arc::new(made);
         restoring.insert(key, Arc::clone(&made));

@@ -11,13 +11,14 @@ use crate::source::destination::{Consent, Holes, Manner, Start};
 use crate::source::{Destination, Recipe, SourceError};
 use crate::words::attribute::FileAttributes;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
 
 /// See the module.
 pub(super) struct Restoring {
     key: (String, String),
     destination: Box<dyn Destination>,
-    size: AtomicU64,
+    /// How large it is so far. Whoever makes it grow holds this until what comes to it is zero.
+    size: Mutex<u64>,
     /// The first error: everything fails with it from then on.
     error: Mutex<Option<Errno>>,
     attributes: Mutex<FileAttributes>,
@@ -25,16 +26,21 @@ pub(super) struct Restoring {
 }
 
 impl Restoring {
-    /// Begins anew; whether something may be overwritten was asked before.
+    /// Begins anew. What an earlier one left unfinished is thrown away.
     pub(super) fn begin(
         recipe: &Recipe,
         key: (String, String),
         attributes: FileAttributes,
         opener: Option<ProcessId>,
+        consent: Consent,
     ) -> Result<Self, SourceError> {
-        let manner = Manner { size_bytes: 0, consent: Consent::Force, start: Start::Anew, holes: Holes::Keep };
-        let destination = recipe.volume()?.destination(&manner)?;
-        let (size, error) = (AtomicU64::new(0), Mutex::default());
+        let manner = |consent| Manner { size_bytes: 0, consent, start: Start::Anew, holes: Holes::Keep };
+        let volume = recipe.volume()?;
+        let destination = match volume.destination(&manner(consent)) {
+            Err(SourceError::Unfinished { .. }) => volume.destination(&manner(Consent::Force))?,
+            made => made?,
+        };
+        let (size, error) = (Mutex::new(0), Mutex::default());
         Ok(Self { key, destination, size, error, attributes: Mutex::new(attributes), opener })
     }
 
@@ -43,7 +49,7 @@ impl Restoring {
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
-        self.size.load(Ordering::Relaxed)
+        *self.size.lock()
     }
 
     pub(super) fn attributes(&self) -> FileAttributes {
@@ -75,20 +81,30 @@ impl Restoring {
     }
 
     pub(super) fn resize(&self, size: u64) -> Answer<()> {
-        self.check()?;
-        self.guard(self.destination.resize(size))?;
-        self.size.store(size, Ordering::Relaxed);
-        Ok(())
+        self.grow(&mut self.size.lock(), size, size)
     }
 
-    /// Makes it at least this large.
-    pub(super) fn reach(&self, end: u64) -> Answer<()> {
-        if end > self.size_bytes() { self.resize(end) } else { Ok(()) }
+    /// Makes it large enough for a range that is about to be written in full.
+    pub(super) fn reach(&self, range: &Range<u64>) -> Answer<()> {
+        let mut now = self.size.lock();
+        if range.end > *now { self.grow(&mut now, range.end, range.start) } else { Ok(()) }
+    }
+
+    /// To its writer it was empty when it was opened, so it skips what is zero: what an image or a device held there before must
+    /// not show through. Zeroed up to `zero_to`, before the size says that it is there, so nobody's writes are met.
+    fn grow(&self, now: &mut u64, size: u64, zero_to: u64) -> Answer<()> {
+        self.check()?;
+        self.guard(self.destination.resize(size))?;
+        if !self.destination.is_fresh() && *now < zero_to {
+            self.guard(self.destination.zero(&(*now..zero_to)))?;
+        }
+        *now = size;
+        Ok(())
     }
 
     pub(super) fn write(&self, offset: u64, data: &[u8]) -> Answer<usize> {
         self.check()?;
-        self.reach(offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?)?;
+        self.reach(&(offset..offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?))?;
         // Where something was written before, zeros must be written, too.
         self.guard(self.destination.write(offset, data))?;
         Ok(data.len())

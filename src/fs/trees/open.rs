@@ -5,6 +5,7 @@ use crate::fs::nodes::{Node, VersionFile};
 use crate::fs::seam::{Access, Answer, Caller, Fallocate, Fh, OpenRequest, Opened, Seek, WriteOrigin, WriteRequest};
 use crate::fs::trees::handle::{ImageHandle, Manner, TreeHandle, View};
 use crate::fs::trees::limits::LimitHandle;
+use crate::fs::trees::status::Purpose;
 use crate::fs::trees::value_handle::ValueHandle;
 use crate::fs::trees::{Trees, disk, limits};
 use crate::image::ImageReader;
@@ -48,10 +49,10 @@ impl Trees {
             Node::StatusFile(file) if request.access.writes() || request.truncate => {
                 let limits = &self.options.limits;
                 limits::throttle(limits, *file).ok_or(Errno::EACCES)?;
-                let current = self.status_text(*file);
+                let current = self.status_text(*file, Purpose::Open).to_string();
                 TreeHandle::Limit(LimitHandle::new(Arc::clone(limits), *file, request, current))
             }
-            Node::StatusFile(file) => TreeHandle::Text(self.status_text(*file).into_bytes()),
+            Node::StatusFile(file) => TreeHandle::Text(self.status_text(*file, Purpose::Open).as_bytes().to_vec()),
             Node::NameLink(..) | Node::TagLink(..) => return Err(Errno::EINVAL),
             _ => return Err(Errno::EISDIR),
         };

@@ -2,8 +2,9 @@
 
 use crate::catalog::VersionSummary;
 use crate::fs::errno::Errno;
-use crate::fs::nodes::{Node, VersionFile};
+use crate::fs::nodes::{Node, StatusFile, VersionFile};
 use crate::fs::seam::{Answer, FileAttr};
+use crate::fs::trees::status::Purpose;
 use crate::fs::trees::value::{self, Attribute};
 use crate::fs::trees::{Trees, limits, versions};
 use crate::words::attribute::Mtime;
@@ -132,8 +133,14 @@ impl Trees {
             Node::StatusFile(file) => {
                 let now = Mtime::from(self.repo.clock().now());
                 let is_limit = limits::throttle(&self.options.limits, *file).is_some();
-                let attr = self.plain(node, now, if is_limit { 0o644 } else { 0o444 });
-                let size = self.status_text(*file).len() as u64;
+                let mode = match file {
+                    _ if is_limit => 0o644,
+                    // What goes wrong may tell more than who may only read should know.
+                    StatusFile::Log => 0o400,
+                    _ => 0o444,
+                };
+                let attr = self.plain(node, now, mode);
+                let size = self.status_text(*file, Purpose::Look).len() as u64;
                 Ok(FileAttr { size, blocks512: size.div_ceil(512), ..attr })
             }
             Node::Root

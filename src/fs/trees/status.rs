@@ -7,8 +7,11 @@ use crate::fs::trees::{Trees, limits};
 use crate::image::overlay::OverlayFile;
 use crate::ops::{overlays, scrub};
 use crate::words::stamp::Stamp;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// Makes the text of a file.
 pub type StatusText = Box<dyn Fn() -> String + Send + Sync>;
@@ -16,33 +19,52 @@ pub type StatusText = Box<dyn Fn() -> String + Send + Sync>;
 /// Says which drafts there are.
 pub type Drafts = Box<dyn Fn() -> Answer<Vec<DraftSummary>> + Send + Sync>;
 
+/// A text that is made of everything is made no more often than this for those who only ask how long it is, and for whoever opens it
+/// right after asking: some programs read as much as they were told there is.
+const LOOK: Duration = Duration::from_secs(5);
+const OPEN: Duration = Duration::from_millis(200);
+
+/// What a text is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be read.
+    Open,
+    /// To be measured.
+    Look,
+}
+
 /// Where the texts come from that are not made here.
 pub(super) struct Status {
     drafts: Drafts,
-    config: OnceLock<StatusText>,
-    counters: OnceLock<StatusText>,
-    due: OnceLock<StatusText>,
-    sla: OnceLock<StatusText>,
-    prune: OnceLock<StatusText>,
+    sources: [OnceLock<StatusText>; StatusFile::ALL.len()],
+    made: Mutex<HashMap<StatusFile, (Instant, Arc<String>)>>,
 }
 
 impl Status {
     pub(super) fn new(drafts: Drafts) -> Self {
-        let (config, counters, due, sla, prune) = Default::default();
-        Self { drafts, config, counters, due, sla, prune }
+        Self { drafts, sources: Default::default(), made: Mutex::default() }
     }
 
     /// Sets the source of a file that is not made here; the first stands.
     pub(super) fn set(&self, file: StatusFile, text: StatusText) {
-        let source = match file {
-            StatusFile::Config => &self.config,
-            StatusFile::Counters => &self.counters,
-            StatusFile::Due => &self.due,
-            StatusFile::Sla => &self.sla,
-            StatusFile::Prune => &self.prune,
-            _ => return,
-        };
-        let _ = source.set(text);
+        let _ = self.sources[file as usize].set(text);
+    }
+
+    fn made(&self, file: StatusFile) -> String {
+        self.sources[file as usize].get().map(|text| text()).unwrap_or_default()
+    }
+
+    /// A text that costs a look at everything.
+    fn large(&self, file: StatusFile, purpose: Purpose) -> Arc<String> {
+        let lasting = if purpose == Purpose::Open { OPEN } else { LOOK };
+        let known = self.made.lock().get(&file).cloned();
+        if let Some((_, text)) = known.filter(|(at, _)| at.elapsed() < lasting) {
+            return text;
+        }
+        // Not under the lock: who looks at another file does not wait.
+        let text = Arc::new(self.made(file));
+        self.made.lock().insert(file, (Instant::now(), Arc::clone(&text)));
+        text
     }
 
     fn drafts_text(&self) -> String {
@@ -61,21 +83,18 @@ pub(super) fn find(component: &str) -> Option<StatusFile> {
 }
 
 impl Trees {
-    pub(super) fn status_text(&self, file: StatusFile) -> String {
-        let made = |source: &OnceLock<StatusText>| source.get().map(|text| text()).unwrap_or_default();
-        match file {
+    pub(super) fn status_text(&self, file: StatusFile, purpose: Purpose) -> Arc<String> {
+        let text = match file {
+            StatusFile::Metrics | StatusFile::Report => return self.status.large(file, purpose),
             StatusFile::Drafts => self.status.drafts_text(),
             StatusFile::Overlays => self.overlays_text(),
-            StatusFile::Config => made(&self.status.config),
-            StatusFile::Counters => made(&self.status.counters),
             StatusFile::Scrub => self.scrub_text(),
-            StatusFile::Due => made(&self.status.due),
-            StatusFile::Sla => made(&self.status.sla),
-            StatusFile::Prune => made(&self.status.prune),
             StatusFile::UploadLimit | StatusFile::DownloadLimit => {
                 limits::throttle(&self.options.limits, file).map(limits::text).unwrap_or_default()
             }
-        }
+            _ => self.status.made(file),
+        };
+        Arc::new(text)
     }
 
     /// What the last scrub of this host found.

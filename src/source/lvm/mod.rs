@@ -5,6 +5,7 @@
 
 mod delta;
 mod destination;
+mod metadata;
 mod tools;
 
 use crate::source::changes::Changes;
@@ -14,6 +15,7 @@ use crate::source::error::SourceError;
 use crate::source::file::{FileSource, Looked};
 use crate::source::file_destination::PART_SUFFIX;
 use crate::source::lvm::destination::LvmDestination;
+use crate::source::lvm::metadata::MetadataView;
 use crate::source::lvm::tools::{Lv, mapped, run};
 use crate::source::volume::{Moment, SNAPSHOT_PREFIX, Volume};
 use crate::source::{Extent, Source};
@@ -89,6 +91,10 @@ impl LvmVolume {
         })
     }
 
+    fn activate(&self, name: &str) -> Result<(), SourceError> {
+        run("lvchange", &["--activate", "y", "--ignoreactivationskip", &self.path_of(name)]).map(drop)
+    }
+
     fn take_snapshot(&self, origin: &Lv, name: &str) -> Result<(), SourceError> {
         let from = self.path_of(&self.volume);
         if origin.is_thin() {
@@ -115,9 +121,11 @@ impl Volume for LvmVolume {
         let name = moment.name();
         match moment {
             Moment::Now { .. } => self.take_snapshot(&origin, name)?,
-            Moment::Kept { .. } => {
-                run("lvchange", &["--activate", "y", "--ignoreactivationskip", &self.path_of(name)])?;
+            Moment::Kept { .. } if tools::volume(&self.group.group, name)?.is_none() => {
+                let what = format!("{self}, snapshot {name}");
+                return Err(SourceError::Open { what, source: io::Error::from_raw_os_error(libc::ENOENT) });
             }
+            Moment::Kept { .. } => self.activate(name)?,
         }
         let device = FileSource::open(&self.device_of(name))?;
         let (volume, snapshot) = (self.clone(), name.to_owned());
@@ -195,14 +203,19 @@ impl Source for LvmSource {
         if before.pool != now.pool {
             return Ok(None);
         }
-        // The pool's metadata changes all the time; this is a view of it that stands still. Only one can exist.
-        let pool = format!("{}-tpool", mapped(group, &now.pool));
-        run("dmsetup", &["message", &pool, "0", "reserve_metadata_snap"])?;
+        for name in [snapshot, &self.snapshot] {
+            self.volume.activate(name)?;
+            // Where such a volume maps nothing it is not zero but another volume, of which the pool's metadata says nothing.
+            if tools::has_external_origin(&run("dmsetup", &["table", &mapped(group, name)])?) {
+                return Ok(None);
+            }
+        }
+        // The pool's metadata changes all the time.
+        let Some(view) = MetadataView::take(&format!("{}-tpool", mapped(group, &now.pool)))? else { return Ok(None) };
         let metadata = format!("/dev/mapper/{}_tmeta", mapped(group, &now.pool));
         let said = run("thin_delta", &["-m", "--snap1", old, "--snap2", new, &metadata]);
-        let released = run("dmsetup", &["message", &pool, "0", "release_metadata_snap"]);
+        drop(view);
         let said = said?;
-        released?;
         let strange = |said| SourceError::Tool { program: "thin_delta".into(), said };
         delta::parse(&said, self.size_bytes()).map(Some).map_err(strange)
     }

@@ -109,6 +109,13 @@ pub fn mapped(group: &str, name: &str) -> String {
     format!("{}-{}", group.replace('-', "--"), name.replace('-', "--"))
 }
 
+/// Whether a thin volume shows another volume where it maps nothing: its line in the table of device mapper is `START LENGTH thin
+/// POOL NUMBER [ORIGIN]` (thin-provisioning.rst of the kernel). What is not understood is taken for one.
+pub fn has_external_origin(table: &str) -> bool {
+    let words: Vec<&str> = table.split_whitespace().collect();
+    !(words.len() == 5 && words[2] == "thin")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +133,8 @@ mod tests {
         assert!(!pool.is_plain() && vm.is_plain() && vm.is_thin());
         assert_eq!((vm.thin_id(), root.thin_id()), (Some("7"), None));
         assert!(snap.is_overrun());
+        assert!(!has_external_origin("0 131072 thin 253:2 5\n"));
+        assert!(has_external_origin("0 131072 thin 253:2 5 253:7\n") && has_external_origin(""));
         assert_eq!(mapped("a-b", "c"), "a--b-c");
     }
 }

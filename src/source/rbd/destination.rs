@@ -39,6 +39,16 @@ struct Size {
 /// See [`Size`].
 const STEP_BYTES: u64 = 1 << 30;
 
+/// A virtual machine, or another restore.
+fn refuse_in_use(image: &Image, what: &str) -> Result<(), SourceError> {
+    let failed = |source| SourceError::Destination { what: what.to_owned(), action: "opened", source };
+    if image.watchers().map_err(failed)? > 1 {
+        let problem = "it is in use: stop who has it open first".to_owned();
+        return Err(SourceError::DestinationKind { what: what.to_owned(), problem });
+    }
+    Ok(())
+}
+
 impl RbdDestination {
     /// Makes it, or opens it.
     ///
@@ -63,10 +73,7 @@ impl RbdDestination {
         };
         if exists {
             let open = Image::open(&pool, &image.image, Mode::Write).map_err(failed("opened"))?;
-            if open.watchers().map_err(failed("opened"))? > 1 {
-                let problem = "it is in use: stop who has it open first".to_owned();
-                return Err(SourceError::DestinationKind { what, problem });
-            }
+            refuse_in_use(&open, &what)?;
             if open.size_bytes().map_err(failed("measured"))? < manner.size_bytes {
                 open.resize(manner.size_bytes).map_err(failed("resized"))?;
             }
@@ -85,6 +92,7 @@ impl RbdDestination {
             }
             (true, Start::Resume, _) => {
                 let open = Image::open(&pool, &part, Mode::Write).map_err(failed("opened"))?;
+                refuse_in_use(&open, &what)?;
                 open.resize(manner.size_bytes).map_err(failed("resized"))?;
                 (open, false)
             }

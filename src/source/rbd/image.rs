@@ -23,6 +23,15 @@ pub enum Mode<'a> {
     Write,
 }
 
+/// The cluster's number of a snapshot, which it never gives again: a name may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotId(u64);
+
+fn moment(code: c_int, time: libc::timespec) -> Mtime {
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0).min(999_999_999);
+    if code < 0 { Mtime { seconds: 0, nanos: 0 } } else { Mtime { seconds: time.tv_sec, nanos } }
+}
+
 /// See the module.
 pub struct Image {
     handle: rbd::rbd_image_t,
@@ -103,8 +112,15 @@ impl Image {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the image is open, and the time is written.
         let code = unsafe { sys::rbd_get_modify_timestamp(self.handle, &raw mut time) };
-        let nanos = u32::try_from(time.tv_nsec).unwrap_or(0).min(999_999_999);
-        if code < 0 { Mtime { seconds: 0, nanos: 0 } } else { Mtime { seconds: time.tv_sec, nanos } }
+        moment(code, time)
+    }
+
+    /// When a snapshot was taken; the epoch where the cluster does not say.
+    pub fn taken(&self, snapshot: SnapshotId) -> Mtime {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the image is open, and the time is written.
+        let code = unsafe { sys::rbd_snap_get_timestamp(self.handle, snapshot.0, &raw mut time) };
+        moment(code, time)
     }
 
     /// Changes its size.
@@ -178,11 +194,11 @@ impl Image {
         check(i64::from(unsafe { rbd::rbd_snap_remove(self.handle, name.as_ptr()) })).map(drop)
     }
 
-    /// Names of its snapshots.
+    /// Its snapshots, as they were when it was opened or something was last asked of the cluster about them.
     ///
     /// # Errors
     /// When the cluster fails.
-    pub fn snapshots(&self) -> io::Result<Vec<String>> {
+    pub fn snapshots(&self) -> io::Result<Vec<(SnapshotId, String)>> {
         let mut max: c_int = 64;
         loop {
             let capacity = usize::try_from(max).unwrap_or(0);
@@ -195,7 +211,8 @@ impl Image {
                     let count = usize::try_from(count?).unwrap_or(0);
                     let named = snapshots[..count].iter().map(|snapshot| {
                         // SAFETY: the library has written a text for each of them.
-                        unsafe { CStr::from_ptr(snapshot.name) }.to_string_lossy().into_owned()
+                        let name = unsafe { CStr::from_ptr(snapshot.name) }.to_string_lossy().into_owned();
+                        (SnapshotId(snapshot.id), name)
                     });
                     let named = named.collect();
                     // SAFETY: frees the texts of the list, which ends with an empty one, and not the list itself.

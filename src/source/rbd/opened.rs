@@ -1,12 +1,14 @@
 //! A snapshot of an image, open to be read.
 
 use crate::source::changes::Changes;
-use crate::source::rbd::image::Image;
+use crate::source::rbd::cluster::OpenPool;
+use crate::source::rbd::image::{Image, Mode, SnapshotId};
 use crate::source::{Content, Extent, Source, SourceError};
 use crate::words::attribute::FileAttributes;
 use parking_lot::Mutex;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What is asked of the cluster at once about where data is.
 const WINDOW_BYTES: u64 = 4 << 30;
@@ -19,6 +21,11 @@ pub struct RbdSource {
     pub(super) attributes: FileAttributes,
     /// The snapshot, if it is one of ours.
     pub(super) snapshot: Option<String>,
+    /// Which image, to open it once more.
+    pub(super) pool: Arc<OpenPool>,
+    pub(super) name: String,
+    /// The snapshot that is read, whoever made it.
+    pub(super) shown: (SnapshotId, String),
     /// Where data is in the part that was asked about last.
     pub(super) window: Mutex<(Range<u64>, Changes)>,
 }
@@ -66,12 +73,28 @@ impl Source for RbdSource {
         Ok(())
     }
 
+    /// A snapshot that is removed while it is read becomes zeros, or what the image holds now, and no read of it fails. As numbers
+    /// are not given twice, one that is there at the end was there all the time. The open image hears nothing of changes: it
+    /// is opened once more.
+    fn check(&self) -> Result<(), SourceError> {
+        let (id, name) = &self.shown;
+        let failed = |source| {
+            let (what, action) = (self.what.clone(), format!("reading snapshot {name}"));
+            SourceError::Snapshot { what, action, source }
+        };
+        let now = Image::open(&self.pool, &self.name, Mode::Read { snapshot: None }).map_err(failed)?;
+        match now.snapshots().map_err(failed)?.iter().any(|(there, _)| there == id) {
+            true => Ok(()),
+            false => Err(failed(io::Error::other("somebody removed it meanwhile, and what was read may be anything"))),
+        }
+    }
+
     fn snapshot_name(&self) -> Option<&str> {
         self.snapshot.as_deref()
     }
 
     fn changes_since(&self, snapshot: &str) -> Result<Option<Changes>, SourceError> {
-        if !self.image.snapshots().map_err(self.failed(0))?.iter().any(|name| name == snapshot) {
+        if !self.image.snapshots().map_err(self.failed(0))?.iter().any(|(_, name)| name == snapshot) {
             return Ok(None);
         }
         match self.image.difference(Some(snapshot), 0..self.size_bytes) {

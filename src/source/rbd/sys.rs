@@ -34,6 +34,7 @@ unsafe extern "C" {
         op_flags: c_int,
     ) -> libc::ssize_t;
     pub fn rbd_get_modify_timestamp(image: rbd_image_t, timestamp: *mut libc::timespec) -> c_int;
+    pub fn rbd_snap_get_timestamp(image: rbd_image_t, snapshot: u64, timestamp: *mut libc::timespec) -> c_int;
     pub fn rbd_watchers_list(image: rbd_image_t, watchers: *mut Watcher, max: *mut libc::size_t) -> c_int;
     pub fn rbd_watchers_list_cleanup(watchers: *mut Watcher, count: libc::size_t);
     pub fn rados_ioctx_set_namespace(io: rados_ioctx_t, namespace: *const c_char);

@@ -69,11 +69,20 @@ fn an_image_is_read_as_it_was_and_tells_what_has_changed() {
     for name in [&first, &second, &first] {
         volume.remove_snapshot(name).unwrap();
     }
-    assert_eq!(head.snapshots().unwrap(), ["somebody-elses"]);
+    let left: Vec<String> = head.snapshots().unwrap().into_iter().map(|(_, name)| name).collect();
+    assert_eq!(left, ["somebody-elses"]);
     let theirs = RbdImage { snapshot: Some("somebody-elses".into()), ..image.clone() };
     let theirs = super::volume(&theirs).unwrap();
     assert!(!theirs.takes_snapshots());
     assert_eq!(theirs.open(Moment::Now { name: "unused" }).unwrap().snapshot_name(), None);
+    // Removed while it is read it would be zeros; that it is gone is noticed, also when another is called so.
+    let opened = theirs.open(Moment::Now { name: "unused" }).unwrap();
+    opened.check().unwrap();
+    head.remove_snapshot("somebody-elses").unwrap();
+    assert!(matches!(opened.check(), Err(SourceError::Snapshot { .. })));
+    head.take_snapshot("somebody-elses").unwrap();
+    assert!(matches!(opened.check(), Err(SourceError::Snapshot { .. })));
+    drop(opened);
     head.remove_snapshot("somebody-elses").unwrap();
     drop(head);
     Image::remove(&pool, &image.image).unwrap();

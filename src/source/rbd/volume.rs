@@ -72,8 +72,16 @@ impl Volume for RbdVolume {
         let snapshot = ours.as_deref().or(self.0.snapshot.as_deref());
         let image = Image::open(&pool, &self.0.image, Mode::Read { snapshot }).map_err(self.failed())?;
         let size_bytes = image.size_bytes().map_err(self.failed())?;
-        let (attributes, window) = (attributes(&image), Mutex::default());
-        Ok(Arc::new(RbdSource { what: self.describe(), image, size_bytes, attributes, snapshot: ours, window }))
+        let shown =
+            image.snapshots().map_err(self.failed())?.into_iter().find(|(_, name)| Some(name.as_str()) == snapshot);
+        let shown = shown.ok_or_else(|| self.failed()(io::Error::from_raw_os_error(libc::ENOENT)))?;
+        let mut attributes = attributes(&image);
+        if ours.is_none() {
+            // Another snapshot of the same name is another content, and its time says so.
+            attributes.mtime = image.taken(shown.0);
+        }
+        let (what, name, window) = (self.describe(), self.0.image.clone(), Mutex::default());
+        Ok(Arc::new(RbdSource { what, image, size_bytes, attributes, snapshot: ours, pool, name, shown, window }))
     }
 
     fn remove_snapshot(&self, name: &str) -> Result<(), SourceError> {

@@ -40,6 +40,8 @@ pub(super) enum Trouble {
     Denied(String),
     /// Full.
     NoSpace(String),
+    /// A PUT must say what its body's checksum is, in a header of its own (buckets with Object Lock).
+    Unsummed(String),
     /// Set up wrongly.
     Setup(String),
 }
@@ -68,7 +70,7 @@ impl Trouble {
             }
             Self::Unreachable(text) => TargetError::Unreachable { target, action, key, source: source(text) },
             Self::NoSpace(text) => TargetError::NoSpace { target, action, key, source: source(text) },
-            Self::Setup(problem) => TargetError::Setup { target, problem },
+            Self::Setup(problem) | Self::Unsummed(problem) => TargetError::Setup { target, problem },
             Self::Garbled(problem) => TargetError::Garbled { target, action, key, problem },
             Self::Exists => {
                 TargetError::Garbled { target, action, key, problem: "a condition failed that was not made".into() }
@@ -147,6 +149,9 @@ pub(super) fn judge(answer: Answer, bucket: &str, host: &str) -> Result<Answer, 
         (_, 404) => Trouble::Unreachable(format!("{host} answers 404 as no S3 server would; is it one?")),
         (_, 501) => Trouble::Setup(format!("{host} cannot do that: {}", told())),
         (_, 408 | 425 | 429) | (_, 500..) => Trouble::Unreachable(told()),
+        ("InvalidRequest", 400) if body.message.contains("Content-MD5") => {
+            Trouble::Unsummed(format!("{host} refuses: {}", told()))
+        }
         _ => Trouble::Setup(format!("{host} refuses: {}", told())),
     })
 }
@@ -238,6 +243,10 @@ mod tests {
         assert!(matches!(coded(403, "QuotaExceeded"), Trouble::NoSpace(_)));
         assert!(matches!(coded(412, "PreconditionFailed"), Trouble::Exists));
         assert!(matches!(coded(400, "InvalidArgument"), Trouble::Setup(_)));
+        let text = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters";
+        let body = format!("<Error><Code>InvalidRequest</Code><Message>{text}</Message></Error>");
+        assert!(matches!(judged(400, &body, &[]), Trouble::Unsummed(_)));
+        assert!(matches!(coded(400, "InvalidRequest"), Trouble::Setup(_)));
     }
 
     #[test]

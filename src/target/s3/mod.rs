@@ -32,11 +32,14 @@ use crate::format::layout::{self, ObjectKey};
 use crate::target::{Limits, ObjectInfo, Put, Request, Requests, Space, Target, TargetError};
 use address::{Address, EMPTY_SHA256, hex};
 use answer::{Trouble, check_range, judge};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderValue, Method, header};
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use transport::{Answer, Question, Sink, Transport};
 use url::Url;
 
@@ -54,6 +57,9 @@ pub struct S3Target {
     /// Whether the marker or a header was seen.
     prepared: AtomicBool,
     conditions: Mutex<Option<Conditions>>,
+    /// Whether the bucket wants a checksum beside the signature. One with Object Lock does, and says so; others need not know the
+    /// header.
+    summed: AtomicBool,
 }
 
 /// What a server does with `If-None-Match: *`.
@@ -71,6 +77,8 @@ struct Extra<'a> {
     buffer: Option<&'a mut [u8]>,
     /// Whether the body of the answer is an object.
     is_object: bool,
+    /// Whether the checksum of the body stands in a header of its own.
+    summed: bool,
 }
 
 impl S3Target {
@@ -95,6 +103,7 @@ impl S3Target {
             place: place.clone(),
             prepared: AtomicBool::new(false),
             conditions: Mutex::new(None),
+            summed: AtomicBool::new(false),
         })
     }
 
@@ -108,9 +117,18 @@ impl S3Target {
 
     /// One request. Keys that are not accepted are read anew, once: whoever issues temporary keys writes a file now and then.
     fn exchange(&self, kind: Request, method: &Method, url: &Url, mut extra: Extra<'_>) -> Result<Answer, Trouble> {
-        let sha256 = match extra.body.iter().all(|part| part.is_empty()) {
+        let sha256 = match extra.body.iter().all(|part| part.is_empty()) && !extra.summed {
             true => EMPTY_SHA256.to_owned(),
-            false => hex(&extra.body.iter().fold(Sha256::new(), Sha256::chain_update).finalize()),
+            false => {
+                let sum = extra.body.iter().fold(Sha256::new(), Sha256::chain_update).finalize();
+                if extra.summed {
+                    let text = BASE64_STANDARD.encode(sum);
+                    let text =
+                        HeaderValue::from_str(&text).expect("base 64 has no character that a header cannot have");
+                    extra.headers.insert("x-amz-checksum-sha256", text);
+                }
+                hex(&sum)
+            }
         };
         let mut keys = self.keys()?;
         loop {
@@ -123,7 +141,9 @@ impl S3Target {
                 (None, true) => Sink::Object,
                 (None, false) => Sink::Text,
             };
-            self.transport.requests().note(kind);
+            let requests = self.transport.requests();
+            requests.note(kind);
+            let began = Instant::now();
             let host = self.address.host();
             let judged = match self.transport.ask(question, sink) {
                 Ok(answer) => judge(answer, &self.place.bucket, &host),
@@ -132,8 +152,9 @@ impl S3Target {
                     trouble => trouble,
                 }),
             };
+            requests.note_took(kind, began.elapsed());
             if !matches!(judged, Ok(_) | Err(Trouble::Absent | Trouble::Exists | Trouble::OutOfRange(_))) {
-                self.transport.requests().note_failed();
+                requests.note_failed(kind);
             }
             let Err(Trouble::Expired(text)) = judged else { return judged };
             match self.credentials.load() {
@@ -147,7 +168,18 @@ impl S3Target {
     }
 
     fn put_raw(&self, key: &str, parts: &[&[u8]], headers: HeaderMap) -> Result<(), Trouble> {
-        let mut extra = Extra { headers, body: parts, ..Extra::default() };
+        let summed = self.summed.load(Ordering::Relaxed);
+        match self.put_once(key, parts, headers.clone(), summed) {
+            Err(Trouble::Unsummed(_)) if !summed => {
+                self.summed.store(true, Ordering::Relaxed);
+                self.put_once(key, parts, headers, true)
+            }
+            put => put,
+        }
+    }
+
+    fn put_once(&self, key: &str, parts: &[&[u8]], headers: HeaderMap, summed: bool) -> Result<(), Trouble> {
+        let mut extra = Extra { headers, body: parts, summed, ..Extra::default() };
         let len: usize = parts.iter().map(|part| part.len()).sum();
         extra.headers.insert(header::CONTENT_LENGTH, len.into());
         extra.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -208,13 +240,16 @@ impl S3Target {
         Err(Trouble::Setup("there is no repository under this bucket and prefix".into()))
     }
 
-    /// Finds out what the server does with conditions, by putting what is there already.
+    /// Finds out what the server does with conditions, by putting what is there already. Of a repository that was copied here
+    /// without its marker the first put may create it, and only a second one tells: hosts that came to different answers would not
+    /// respect each other.
     fn conditions(&self) -> Result<Conditions, Trouble> {
         let mut known = self.conditions.lock();
         if let Some(known) = *known {
             return Ok(known);
         }
-        let found = match self.put_raw(MARKER, &[b"backyfs"], if_absent()) {
+        let put = || self.put_raw(MARKER, &[b"backyfs"], if_absent());
+        let found = match put().and_then(|()| put()) {
             Err(Trouble::Exists) => Conditions::Honoured,
             Ok(()) | Err(Trouble::Setup(_)) => Conditions::Ignored,
             Err(trouble) => return Err(trouble),

@@ -56,3 +56,10 @@ fn claims_do_what_conditions_do() {
     // Those who meet step back and come again.
     conformance::check(&RetryTarget::new(target, Patience::new(Duration::from_secs(60))));
 }
+
+#[test]
+fn a_bucket_that_wants_checksums_gets_them() {
+    let target = open(&place(), &settings());
+    target.summed.store(true, Ordering::Relaxed);
+    conformance::check(&target);
+}

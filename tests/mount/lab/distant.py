@@ -16,10 +16,10 @@ class Distant(World):
         super().__init__(world.binary, world.root, name)
         world.others.append(self)
         self.bucket = Bucket()
-        self.prefix = prefix or f"mount/{secrets.token_hex(8)}"
+        self.below = prefix or f"mount/{secrets.token_hex(8)}"
         self.proxy = None if endpoint else Proxy()
         self.env |= {
-            "BACKYFS_TARGET": f"s3://{self.bucket.name}/{self.prefix}",
+            "BACKYFS_TARGET": f"s3://{self.bucket.name}/{self.below}",
             "BACKYFS_S3_ENDPOINT": endpoint or self.proxy.url,
             "AWS_ACCESS_KEY_ID": self.bucket.access,
             "AWS_SECRET_ACCESS_KEY": self.bucket.secret,
@@ -30,8 +30,8 @@ class Distant(World):
 
     def objects(self):
         """Names of the repository's objects, without the prefix, with their sizes."""
-        cut = len(self.prefix) + 1
-        return {key[cut:]: size for key, size in self.bucket.list(self.prefix + "/").items()}
+        cut = len(self.below) + 1
+        return {key[cut:]: size for key, size in self.bucket.list(self.below + "/").items()}
 
     def stored(self):
         return sum(self.objects().values())
@@ -40,7 +40,7 @@ class Distant(World):
         """The requests since the last call, as texts such as `put packs`."""
         def about(request):
             where = request.path if request.kind != "list" else request.query.replace("%2F", "/").partition("prefix=")[2]
-            where = where.split("&")[0].split(self.prefix + "/")[-1]
+            where = where.split("&")[0].split(self.below + "/")[-1]
             return f"{request.kind} {where.split('/')[0]}"
 
         return [about(request) for request in self.proxy.take()]

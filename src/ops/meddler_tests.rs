@@ -1,0 +1,151 @@
+//! A target between a host and what it is told: another process does something in the middle of a check, or nothing may be deleted.
+
+use crate::format::layout::{self, ObjectKey};
+use crate::image::ImageReader;
+use crate::ops::commit::{Publication, publish_version};
+use crate::ops::hosts_tests::{attributes, condemn, content, draft_record, host, noise, publish, settle};
+use crate::repo::testing::{create, open, small};
+use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::words::clock::ClockExt;
+use crate::words::ids::{PackId, Uid};
+use crate::words::monitor::{Counter, Tally};
+use crate::words::record::{BlockKind, PackContents, RecordKind};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Lets another process of this host learn something between two requests of a check.
+struct Meddler {
+    inner: DirTarget,
+    /// Done once, after the condemned list was read.
+    deed: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    lists: std::sync::atomic::AtomicUsize,
+    /// Whether it may delete.
+    deletes: bool,
+}
+
+impl Target for Meddler {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn prepare(&self) -> Result<(), TargetError> {
+        self.inner.prepare()
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.inner.put(key, parts)
+    }
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        self.inner.put_new(key, parts)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        self.inner.get(key)
+    }
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+        self.inner.read_at(key, offset, buf)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        let listed = self.inner.list(prefix);
+        if prefix == layout::CONDEMNED {
+            self.lists.fetch_add(1, Ordering::Relaxed);
+            if let Some(deed) = self.deed.lock().take() {
+                deed();
+            }
+        }
+        listed
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        if self.deletes {
+            return self.inner.delete(key);
+        }
+        let (target, source) = (self.describe(), std::io::Error::other("look, do not touch"));
+        Err(TargetError::Denied { target, action: "deleting", key: key.to_string(), source })
+    }
+    fn space(&self) -> Result<Space, TargetError> {
+        self.inner.space()
+    }
+}
+
+#[test]
+fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
+    let world = create(&small());
+    let root = world.dir.path().join("target");
+    let meddler = Arc::new(Meddler {
+        inner: DirTarget::open(&root),
+        deed: parking_lot::Mutex::default(),
+        lists: std::sync::atomic::AtomicUsize::new(0),
+        deletes: true,
+    });
+    let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
+    repo.refresh().unwrap();
+    let image = settle(&repo, &noise(1, 200_000)).image;
+    // All copies of its blocks are condemned, so the check would store them again ...
+    let packs = repo.catalog().packs().unwrap();
+    let old: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
+    condemn(&repo, &old);
+    // ... did not another process learn, just after this one has read the list, of copies in a pack that is condemned by then.
+    let dead = PackId::from_bytes([7; 32]);
+    let contents: Vec<PackContents> = old
+        .iter()
+        .zip(&packs)
+        .map(|(pack, summary)| PackContents {
+            pack: if summary.kind == BlockKind::Map { PackId::from_bytes([8; 32]) } else { dead },
+            ..repo.inspect_pack(*pack, summary.size_bytes).unwrap()
+        })
+        .collect();
+    let other = Arc::clone(&world.repo);
+    let catalog = repo.catalog().clone();
+    let fragment = repo.clock().fragment_id();
+    *meddler.deed.lock() = Some(Box::new(move || {
+        condemn(&other, &[dead, PackId::from_bytes([8; 32])]);
+        catalog.absorb_anew(fragment, &contents).unwrap();
+    }));
+    repo.check_image(&image, &[]).unwrap();
+    assert!(meddler.lists.load(Ordering::Relaxed) >= 2, "the list is read again");
+    let fresh = host(&world, "fresh");
+    fresh.check_image(&image, &[]).unwrap();
+    let mut bytes = vec![0; 200_000];
+    old.iter().for_each(|pack| fresh.target().delete(&layout::pack(*pack)).unwrap());
+    ImageReader::new(Arc::clone(&fresh), image, "test").read_at(0, &mut bytes).unwrap();
+    assert!(bytes == noise(1, 200_000));
+    assert_eq!(world.tally.get(Counter::Damage), 0);
+}
+
+#[test]
+fn who_may_not_delete_sees_and_restores_all_the_same() {
+    let world = create(&small());
+    let one = Arc::clone(&world.repo);
+    let kept = publish(&one, "kept", &noise(1, 50_000)).unwrap().uid;
+    let removed = publish(&one, "removed", &noise(2, 50_000)).unwrap();
+    let draft = draft_record(&one, "vm", &noise(3, 9000), one.new_draft().unwrap().id());
+    one.publish(&draft, &[]).unwrap();
+    // Both were cut short: a removal after its tombstone, and the end of a draft after its version.
+    let file = world.dir.path().join("target").join(layout::record(RecordKind::Version, removed.uid).as_str());
+    let saved = fs::read(&file).unwrap();
+    one.remove_version(removed.uid).unwrap();
+    fs::write(&file, saved).unwrap();
+    let settled = settle(&one, &noise(3, 9000));
+    let publication = Publication {
+        attributes: attributes("vm"),
+        base: Uid::NIL,
+        supersedes: Uid::NIL,
+        draft: draft.draft,
+        created: None,
+        duration_ms: 0,
+        relatives: Vec::new(),
+    };
+    let version = publish_version(&one, &settled, publication).unwrap().uid;
+    let target = Meddler {
+        inner: DirTarget::open(world.dir.path().join("target")),
+        deed: parking_lot::Mutex::default(),
+        lists: std::sync::atomic::AtomicUsize::new(0),
+        deletes: false,
+    };
+    let reader = open(Arc::new(target), &world.dir.path().join("reader"), Arc::new(Tally::default())).unwrap();
+    for _ in 0..2 {
+        reader.refresh().unwrap();
+        assert_eq!(reader.catalog().version_uids().unwrap(), [kept, version]);
+        assert_eq!(reader.catalog().drafts().unwrap(), []);
+        assert!(content(&reader, kept) == noise(1, 50_000));
+    }
+    assert!(file.exists());
+}
