@@ -1,0 +1,61 @@
+"""The Debian package, installed in a system that has nothing else."""
+
+import gzip
+import os
+import re
+import shutil
+from pathlib import Path
+
+from lab.case import test
+from lab.shell import check, equal, needs, sh
+
+TOP = Path(__file__).resolve().parents[2]
+HOOKS = "/usr/share/mmdebstrap/hooks/file-mirror-automount"
+
+# In a mount namespace of its own. The target is a directory in the new system, the disk to back up one of its files.
+LIFE = r"""
+set -ex
+mount --rbind /proc "$1/proc"
+mknod -m 666 "$1/dev/fuse" c 10 229 || true
+cp "$2" "$1/root/disk.img"
+chroot "$1" bash -exc '
+    export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+    mkdir /backups
+    printf "target = \"dir:/srv/backups\"\n" > /etc/backyfs.toml
+    backyfs init > /dev/null
+    echo "none /backups backyfs config=/etc/backyfs.toml,memory=64M 0 0" > /etc/fstab
+    mount -a
+    mount -a
+    grep -q " /backups fuse.backyfs " /proc/mounts
+    cp /root/disk.img /backups/incoming/vm
+    cmp /root/disk.img /backups/by_name/vm/latest/original
+    umount /backups
+    ! grep -q /backups /proc/mounts
+    ! ls /run/backyfs/*.pid 2> /dev/null
+    backyfs restore vm /root/restored
+    cmp /root/disk.img /root/restored
+'
+"""
+
+
+# Making the system takes a minute or more, most of it waiting for downloads: not part of every run.
+@test(mounted=False, seconds=900, slow=True)
+def installed_in_a_clean_system(w, samples):
+    needs("mmdebstrap", "dpkg-deb", "strip")
+    built = sh(TOP / "contrib/package", "--built", Path(w.binary).parent, "--output", w.root).stdout.decode().strip()
+    codename = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.M)[1]
+    root = w.root / "root"
+    sh("mmdebstrap", "--quiet", "--variant=essential", f"--include=bash,diffutils,{built}", f"--hook-dir={HOOKS}", codename, root, timeout=400)
+    try:
+        sh("unshare", "--mount", "--propagation", "private", "bash", "-c", LIFE, "bash", root, samples / "small.img")
+        for name in ("backyfs.1", "backyfs-backup.1", "backyfs-key-add.1", "backyfs.toml.5", "mount.backyfs.8"):
+            page = root / "usr/share/man" / f"man{name[-1]}" / f"{name}.gz"
+            check(b".TH" in gzip.decompress(page.read_bytes()), f"{name} is a manual page")
+        for path in ("usr/lib/systemd/system/backyfs-mount@.service", "usr/share/bash-completion/completions/backyfs", "usr/share/doc/backyfs/copyright", "etc/logrotate.d/backyfs"):
+            check((root / path).is_file(), path)
+        equal(os.readlink(root / "usr/sbin/umount.fuse.backyfs"), "mount.backyfs", "one program")
+        sh("chroot", root, "bash", "-n", "/usr/share/bash-completion/completions/backyfs")
+        sh("chroot", root, "dpkg", "--purge", "backyfs")
+        check(not (root / "usr/sbin/mount.backyfs").exists() and (root / "srv/backups/backyfs.repository").exists(), "what it made stays")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
