@@ -17,7 +17,7 @@ LIFE = r"""
 set -ex
 mount --rbind /proc "$1/proc"
 mknod -m 666 "$1/dev/fuse" c 10 229 || true
-cp "$2" "$1/root/disk.img"
+cp "$2" "$1/srv/disk.img"
 chroot "$1" bash -exc '
     export PATH=/usr/sbin:/usr/bin:/sbin:/bin
     mkdir /backups
@@ -27,13 +27,13 @@ chroot "$1" bash -exc '
     mount -a
     mount -a
     grep -q " /backups fuse.backyfs " /proc/mounts
-    cp /root/disk.img /backups/incoming/vm
-    cmp /root/disk.img /backups/by_name/vm/latest/original
+    cp /srv/disk.img /backups/incoming/vm
+    cmp /srv/disk.img /backups/by_name/vm/latest/original
     umount /backups
     ! grep -q /backups /proc/mounts
     ! ls /run/backyfs/*.pid 2> /dev/null
-    backyfs restore vm /root/restored
-    cmp /root/disk.img /root/restored
+    backyfs restore vm /srv/restored
+    cmp /srv/disk.img /srv/restored
 '
 """
 
