@@ -132,7 +132,8 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn absorb_anew(&self, fragment: FragmentId, packs: &[PackContents]) -> Result<(), CatalogError> {
-        self.absorb(packs, |tables, txn| Ok(tables.fragments.put(txn, fragment.as_bytes(), &[])?))
+        let size = about_bytes(packs).to_be_bytes();
+        self.absorb(packs, |tables, txn| Ok(tables.fragments.put(txn, fragment.as_bytes(), &size)?))
     }
 
     /// Counts how often locations were added, by whichever process: equal answers mean that none were in between.
@@ -160,21 +161,51 @@ impl Catalog {
         let new: Vec<_> = fragments.iter().filter(|(fragment, _)| !known.contains(fragment)).collect();
         let packs: Vec<_> = new.iter().flat_map(|(_, packs)| packs).collect();
         self.absorb(&packs, |tables, txn| {
-            for (fragment, _) in &new {
-                tables.fragments.put(txn, fragment.as_bytes(), &[])?;
+            for (fragment, packs) in &new {
+                tables.fragments.put(txn, fragment.as_bytes(), &about_bytes(packs).to_be_bytes())?;
             }
             Ok(())
         })
     }
 
-    /// Forgets that a fragment exists, when it is gone from the target; what it said stays.
+    /// Forgets that fragments exist, when they are gone from the target; what they said stays.
     ///
     /// # Errors
     /// See [`CatalogError`].
-    pub fn forget_fragment(&self, fragment: FragmentId) -> Result<(), CatalogError> {
+    pub fn forget_fragments(&self, fragments: &[FragmentId]) -> Result<(), CatalogError> {
+        if fragments.is_empty() {
+            return Ok(());
+        }
         self.store.write(|tables, txn| {
-            tables.fragments.delete(txn, fragment.as_bytes())?;
+            for fragment in fragments {
+                tables.fragments.delete(txn, fragment.as_bytes())?;
+            }
             Ok(())
+        })
+    }
+
+    /// Learns that what `old` said is said by `new` since, so that nobody takes the absence of `old` for a target that was
+    /// rolled back.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn note_replaced(&self, old: &[FragmentId], new: FragmentId) -> Result<(), CatalogError> {
+        if old.is_empty() {
+            return Ok(());
+        }
+        self.store.write(|tables, txn| {
+            old.iter().try_for_each(|old| Ok(tables.replaced.put(txn, old.as_bytes(), new.as_bytes())?))
+        })
+    }
+
+    /// The fragment that holds what `old` said, when `old` was merged into one.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn replaced_by(&self, old: FragmentId) -> Result<Option<FragmentId>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let new = tables.replaced.get(txn, old.as_bytes())?;
+            new.map(|id| Ok(FragmentId::from_bytes(key::array(id, 0, "replaced")?))).transpose()
         })
     }
 
@@ -192,6 +223,23 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn known_fragments(&self) -> Result<BTreeSet<FragmentId>, CatalogError> {
         self.store.read(fragments)
+    }
+
+    /// Every fragment absorbed, and about how many bytes it has.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn fragment_sizes(&self) -> Result<Vec<(FragmentId, u64)>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let rows = tables.fragments.iter(txn)?;
+            rows.map(|row| {
+                let (id, size) = row?;
+                // Earlier catalogs did not note it.
+                let size = if size.is_empty() { 0 } else { u64::from_be_bytes(key::array(size, 0, "fragments")?) };
+                Ok((FragmentId::from_bytes(key::array(id, 0, "fragments")?), size))
+            })
+            .collect()
+        })
     }
 
     /// Every pack known, in the order in which they were learnt.
@@ -243,6 +291,11 @@ impl Catalog {
             }
         }
     }
+}
+
+/// Bytes of a fragment that says what these packs hold, before it is compressed.
+fn about_bytes(packs: &[PackContents]) -> u64 {
+    packs.iter().map(|pack| 52 + pack.blocks.len() as u64 * 44).sum()
 }
 
 fn changes(tables: &Tables, txn: &RoTxn) -> Result<u64, Fault> {
@@ -305,7 +358,7 @@ pub(super) fn fragments(tables: &Tables, txn: &RoTxn) -> Result<BTreeSet<Fragmen
     ids.map(|row| Ok(FragmentId::from_bytes(key::array(row?.0, 0, "fragments")?))).collect()
 }
 
-fn number_of(tables: &Tables, txn: &RoTxn, pack: &PackId) -> Result<Option<u32>, Fault> {
+pub(super) fn number_of(tables: &Tables, txn: &RoTxn, pack: &PackId) -> Result<Option<u32>, Fault> {
     let number = tables.pack_numbers.get(txn, pack.as_bytes())?;
     number.map(|bytes| key::array(bytes, 0, "pack_numbers").map(u32::from_be_bytes)).transpose()
 }

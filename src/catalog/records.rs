@@ -5,7 +5,7 @@ use crate::catalog::key::{RecordRow, rank};
 use crate::catalog::store::Fault;
 use crate::catalog::stored::{self, KnownRecord};
 use crate::catalog::tables::Tables;
-use crate::catalog::{Catalog, listed};
+use crate::catalog::{Catalog, listed, remains};
 use crate::format;
 use crate::words::ids::Uid;
 use crate::words::record::{Record, RecordKind, Removed, Verdict};
@@ -76,6 +76,7 @@ impl Catalog {
     /// See [`CatalogError`].
     pub fn remove_record(&self, uid: Uid) -> Result<(), CatalogError> {
         self.store.write(|tables, txn| {
+            remains::note_removed(tables, txn, uid, &[])?;
             listed::remove(tables, txn, uid)?;
             remove_entries(tables, txn, uid)?;
             tables.records.delete(txn, uid.as_bytes())?;
@@ -150,6 +151,7 @@ impl Catalog {
         self.store.write(|tables, txn| {
             let known = tables.tombstones.get(txn, uid.as_bytes())?.map(<[u8]>::is_empty);
             if known.is_none() {
+                remains::note_removed(tables, txn, uid, left)?;
                 listed::remove(tables, txn, uid)?;
                 tables.records.delete(txn, uid.as_bytes())?;
             }

@@ -9,7 +9,7 @@
 //! | `packs` | number u32 | pack id 32, kind u8, state u8, size u64, blocks u32 | `packs` lists them; the last key gives the next number |
 //! | `pack_numbers` | pack id 32 | number u32 | absorbing: from a pack to its number; never scanned |
 //! | `locations` | block id 32, several values | pack number u32, offset u32, frame length u32, plain length u32 | all values of one block: where are its copies; a fragment is sorted by id before it is put, so neighbours share pages |
-//! | `fragments` | fragment id 16 | | `known_fragments`, compared with a listing of the target, which is sorted the same way |
+//! | `fragments` | fragment id 16 | about how many bytes it has u64 | `known_fragments`, compared with a listing of the target, which is sorted the same way |
 //! | `batches` | batch id 16 | | `known_batches` likewise; the fingerprint hashes them in this order |
 //! | `condemned` | pack id 32 | | the dump; otherwise looked up when a pack is first heard of |
 //! | `checked` | fingerprint 32, depth u8, root id 32 | | never; one list of condemned packs stands together |
@@ -20,15 +20,19 @@
 //! | `nodes` | parent node u64, component | node u64, names u32, children u32 | a directory of names: its children are neighbours in order of bytes; node 0 is the root of versions, 1 of drafts |
 //! | `named` | node u64, time 8, uid 16 | standing u8 (1: complete) | the versions of one name, oldest first; the newest complete one from the end |
 //! | `tags` | tag, a zero byte, time 8, uid 16 | | the versions of one tag, oldest first; all tags by skipping from one to the next |
+//! | `replaced` | fragment id 16 | id 16 of the fragment that holds what it said | never |
 //! | `facts` | text | next node number, layout of the catalog, how often the index changed | never |
 //! | `damage` | damage report id 16 | the report | `damage_reports`, compared with a listing of the target |
 //! | `bad_copies` | block id 32, pack id 32 | origin u8 (0: noted here, 1: reported), text: what is wrong | the bad copies of one block: is it damaged |
+//! | `mirror` | node id 32 | 0 and the first 8 bytes of each block id, or level + 1 and the ids of children | `retain_mirrored`; otherwise looked up |
+//! | `sightings` | pack id 32 | time i64, the least when something referred to it | `sightings` reads all of it |
+//! | `removed` | uid 16, of a draft its id | level u8, root id 32 | `removed_roots` reads all of it |
 //! | `scrubbed` | pack id 32 | time 8: when this host last read all of it | `scrubbed`, sorted by time afterwards |
 //! | `findings` | uid 16 | text: how this host's last scrub found the version | `found_versions` |
 //! | `hidden` | SHA-256 of a name | the name, a zero byte, time 8 and uid 16 of its newest version when it was hidden | `hidden` |
 //! | `local` | text | host id, which set is used, what callers keep | never |
 //!
-//! `scrubbed`, `findings`, `hidden`, `local` and those `bad_copies` that were noted here are known on this host only. Everything else
+//! `mirror`, `sightings`, `removed`, `scrubbed`, `findings`, `hidden`, `local` and those `bad_copies` that were noted here are known on this host only. Everything else
 //! follows from the target and is there twice: one set is used, the other is for a rebuild (`rebuild.rs`), and `local` says which
 //! is which.
 //!
@@ -87,9 +91,13 @@ tables! {
     nodes Derived DatabaseFlags::empty();
     named Derived DatabaseFlags::empty();
     tags Derived DatabaseFlags::empty();
+    replaced Derived DatabaseFlags::empty();
     facts Derived DatabaseFlags::empty();
     damage Derived DatabaseFlags::empty();
     bad_copies Derived DatabaseFlags::empty();
+    mirror Local DatabaseFlags::empty();
+    sightings Local DatabaseFlags::empty();
+    removed Local DatabaseFlags::empty();
     scrubbed Local DatabaseFlags::empty();
     findings Local DatabaseFlags::empty();
     hidden Local DatabaseFlags::empty();

@@ -84,6 +84,12 @@ pub struct Globals {
     /// Let other users use the mount, as far as owner and mode allow [default: no]
     #[arg(long, global = true, value_name = "YES|NO", num_args = 0..=1, default_missing_value = "yes", require_equals = true)]
     pub allow_other: Option<String>,
+    /// How often a mount collects what removed versions left: 12h, 1d, never [default: 1d]
+    #[arg(long, global = true, value_name = "TIME")]
+    pub gc_interval: Option<String>,
+    /// A mount also collects when less of the target is free; 0: not for that [default: 10]
+    #[arg(long, global = true, value_name = "PERCENT")]
+    pub gc_free_percent: Option<String>,
     #[command(flatten)]
     pub distant: Distant,
     /// Let a mount write below sources/: what does not exist yet (new), what exists, too (force) [default: no]
@@ -122,6 +128,8 @@ impl Globals {
             (Key::CacheDir, &self.cache_dir),
             (Key::LogFile, &self.log_file),
             (Key::AllowOther, &self.allow_other),
+            (Key::GcInterval, &self.gc_interval),
+            (Key::GcFreePercent, &self.gc_free_percent),
             (Key::RestoreToSources, &self.restore_to_sources),
         ];
         let given = given.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
@@ -170,6 +178,8 @@ pub enum Verb {
     Unprotect(Many),
     /// Delete versions, or drafts by their uid
     Rm(Rm),
+    /// Give back the space of what was removed
+    Gc(Gc),
     /// Read what is stored, find damage, mark what it concerns
     Scrub(Scrub),
     /// What should be backed up now, and why
@@ -409,6 +419,22 @@ pub struct Rm {
     /// Delete young versions, too (never protected ones), and drafts of other hosts
     #[arg(long, short)]
     pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Only say what would be done, and why
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take what unfinished backups stored at once, instead of after draft-expire-days
+    #[arg(long)]
+    pub unfinished: bool,
+    /// A pack is rewritten when this share of it is not needed any more
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub dead_percent: u8,
+    /// No other host uses this target: collect even where one might not see at once what others wrote
+    #[arg(long)]
+    pub only_host: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,9 @@ use crate::cli::setup::{Context, Open};
 use crate::ops::discard;
 use crate::ops::label::{self, label};
 use crate::ops::listing::VersionRow;
+use crate::ops::overlays;
 use crate::ops::remove::{self, Consent, Options};
+use crate::repo::Repository;
 use crate::words::attribute::AttributeChange;
 use crate::words::ids::Uid;
 use serde_json::json;
@@ -78,18 +80,30 @@ pub fn rm(context: &Context, args: &Rm) -> anyhow::Result<()> {
     let consent = if args.force { Consent::Forced } else { Consent::Plain };
     let options = Options { consent, protect_younger: settings.protect_younger, open_handles: 0 };
     let mut uids: Vec<Uid> = Vec::new();
-    let mut drafts = Vec::new();
+    let (mut drafts, mut pinned) = (Vec::new(), Vec::<Uid>::new());
     for spec in &args.versions {
         if let Some(draft) = discard::plan(&repo, spec, consent)? {
             drafts.push(draft);
             continue;
         }
-        uids.push(label::resolve_for_removal(&repo, spec)?);
+        match (label::resolve_for_removal(&repo, spec), spec.parse::<Uid>()) {
+            (Err(_), Ok(uid)) if args.force && is_only_pinned(&repo, uid)? => pinned.push(uid),
+            (found, _) => uids.push(found?),
+        }
     }
     uids.sort_unstable();
     uids.dedup();
     let plan: Vec<_> = uids.into_iter().map(|uid| remove::plan(&repo, uid, &options)).collect::<Result<_, _>>()?;
     let mut removed = Vec::new();
+    for uid in pinned {
+        let dropped = overlays::drop_foreign_pins(&repo, uid)?;
+        if !context.globals.quiet && !context.globals.json {
+            line(&format!(
+                "{dropped} pins of other hosts on version {uid} were dropped; `backyfs gc` gives back its space"
+            ));
+        }
+        removed.push(uid.to_string());
+    }
     for draft in drafts {
         let (uid, name) = (draft.uid().to_string(), draft.name().to_string());
         draft.execute(&repo)?;
@@ -102,7 +116,7 @@ pub fn rm(context: &Context, args: &Rm) -> anyhow::Result<()> {
         let uid = removal.uid().to_string();
         removal.execute(&repo)?;
         if !context.globals.quiet && !context.globals.json {
-            line(&format!("version {uid} was deleted; its space stays taken until a collection"));
+            line(&format!("version {uid} was deleted; `backyfs gc` gives back its space"));
         }
         removed.push(uid);
     }
@@ -110,4 +124,9 @@ pub fn rm(context: &Context, args: &Rm) -> anyhow::Result<()> {
         output::json(&json!({ "removed": removed }))?;
     }
     Ok(())
+}
+
+/// Whether all that is left of a version are pins of other hosts.
+fn is_only_pinned(repo: &Repository, uid: Uid) -> anyhow::Result<bool> {
+    Ok(repo.version(uid).is_err() && overlays::foreign_pins(repo)?.iter().any(|pin| pin.base == uid))
 }

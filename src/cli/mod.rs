@@ -7,6 +7,7 @@ mod change;
 mod data;
 mod exchange;
 mod exit;
+mod gc;
 mod inspect;
 mod key;
 mod manuals;
@@ -69,6 +70,7 @@ fn dispatch(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Protect(args) => done(change::protect(context, &args, true)),
         Verb::Unprotect(args) => done(change::protect(context, &args, false)),
         Verb::Rm(args) => done(change::rm(context, &args)),
+        Verb::Gc(args) => gc::gc(context, &args),
         Verb::Due(args) => done(retain::due(context, &args)),
         Verb::Sla(args) => retain::sla(context, &args),
         Verb::Prune(args) => done(retain::prune(context, &args)),

@@ -18,7 +18,8 @@ use crate::fuse::mount::{self, MountError};
 use crate::fuse::options::{Audience, MountOptions};
 use crate::fuse::umount::{self, Insistence};
 use crate::fuse::{ground, pidfile};
-use crate::ops::OpsError;
+use crate::ops::gc::auto::Schedule;
+use crate::ops::{OpsError, gc};
 use crate::target::{Coherence, TargetSpec};
 use crate::words::clock::Clock;
 use crate::words::monitor::{Counter, Monitor, Tally};
@@ -179,6 +180,9 @@ fn make(
         tally,
         log,
     };
+    let schedule = Schedule { interval: settings.gc_interval, free_percent: settings.gc_free_percent };
+    let unfinished_ms = i64::try_from(settings.draft_expire.as_millis()).unwrap_or(i64::MAX);
+    gc::auto::start(&repo, schedule, gc::Options { unfinished_ms, ..gc::Options::default() })?;
     let operations: Arc<dyn Operations> = FileSystem::new(repo, options, kernel)?;
     Ok(operations)
 }

@@ -202,8 +202,13 @@ fn text(full: &FullStatus, overview: &Overview, now: Stamp) -> String {
         let name = overlay.name.as_deref().unwrap_or("removed by another host");
         let _ = writeln!(text, "overlay: {} {name} {}", overlay.uid, show_bytes(overlay.local_bytes));
     }
-    if status.foreign_pins > 0 {
-        let _ = writeln!(text, "{} versions are held by overlays of other hosts", status.foreign_pins);
+    for reader in &status.readers {
+        let _ = writeln!(text, "being read: {} {}", reader.uid, reader.name);
+    }
+    for pin in &status.foreign_pins {
+        let removed = if pin.removed { ", removed" } else { "" };
+        let _ =
+            writeln!(text, "pin: {} {}{removed}, held by host {} since {}", pin.version, pin.name, pin.host, pin.since);
     }
     text
 }

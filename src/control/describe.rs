@@ -35,6 +35,9 @@ impl Settings {
         line(Key::CacheDir, path(&self.cache_dir));
         line(Key::LogFile, path(&self.log_file));
         line(Key::AllowOther, self.allow_other.into());
+        let interval = self.gc_interval.map_or_else(|| "never".to_owned(), |every| format!("{}s", every.as_secs()));
+        line(Key::GcInterval, interval.into());
+        line(Key::GcFreePercent, i64::from(self.gc_free_percent).into());
         let s3 = &self.s3;
         for (key, value) in [(Key::S3Endpoint, &s3.endpoint), (Key::S3StorageClass, &s3.storage_class)] {
             if let Some(value) = value {

@@ -25,6 +25,8 @@ pub enum Key {
     CacheDir,
     LogFile,
     AllowOther,
+    GcInterval,
+    GcFreePercent,
     S3Endpoint,
     S3Region,
     S3Style,
@@ -45,7 +47,7 @@ pub enum Key {
 
 impl Key {
     /// Every one.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::Config,
         Self::Target,
         Self::StateDir,
@@ -64,6 +66,8 @@ impl Key {
         Self::CacheDir,
         Self::LogFile,
         Self::AllowOther,
+        Self::GcInterval,
+        Self::GcFreePercent,
         Self::S3Endpoint,
         Self::S3Region,
         Self::S3Style,
@@ -103,6 +107,8 @@ impl Key {
             Self::CacheDir => "cache-dir",
             Self::LogFile => "log-file",
             Self::AllowOther => "allow-other",
+            Self::GcInterval => "gc-interval",
+            Self::GcFreePercent => "gc-free-percent",
             Self::S3Endpoint => "s3-endpoint",
             Self::S3Region => "s3-region",
             Self::S3Style => "s3-style",

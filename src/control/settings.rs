@@ -52,6 +52,10 @@ pub struct Settings {
     pub log_file: PathBuf,
     /// Whether other users may use the mount.
     pub allow_other: bool,
+    /// How often a mount collects; `None`: only when told to.
+    pub gc_interval: Option<Duration>,
+    /// A mount also collects when less than this share of the target is free; 0: never for that reason.
+    pub gc_free_percent: u8,
     /// Whether a mount may write below `sources/`.
     pub restore_to_sources: RestoreToSources,
     /// What stands below `sources/`.
@@ -63,6 +67,11 @@ pub struct Settings {
     /// Counts what is asked of the target.
     pub requests: Arc<Requests>,
 }
+
+/// How often a mount collects unless told otherwise.
+pub const GC_INTERVAL_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+/// Below which share of free space it does.
+pub const GC_FREE_PERCENT_DEFAULT: u8 = 10;
 
 impl Settings {
     /// How targets are opened.
@@ -179,6 +188,8 @@ fn from_values(values: &Values<'_>, surroundings: &Surroundings, tables: Policy)
         cache_dir: values.path(Key::CacheDir)?.unwrap_or_else(|| state_dir.join("cache")),
         log_file: values.path(Key::LogFile)?.unwrap_or_else(|| state_dir.join("backyfs.log")),
         allow_other: values.get(Key::AllowOther, values::parse_switch)?.unwrap_or(false),
+        gc_interval: values.get(Key::GcInterval, values::parse_interval)?.unwrap_or(Some(GC_INTERVAL_DEFAULT)),
+        gc_free_percent: values.get(Key::GcFreePercent, values::parse_percent)?.unwrap_or(GC_FREE_PERCENT_DEFAULT),
         restore_to_sources: values.get(Key::RestoreToSources, parse_restore)?.unwrap_or(RestoreToSources::No),
         sources: Sources::new(),
         s3: s3::settings(values, surroundings)?,

@@ -83,6 +83,8 @@ fn check(given: &Given) -> Result<(), SettingsError> {
         Key::RefreshInterval => parse_interval(text).map(drop),
         Key::CacheSize => parse_cache(text).map(drop),
         Key::AllowOther => parse_switch(text).map(drop),
+        Key::GcInterval => parse_interval(text).map(drop),
+        Key::GcFreePercent => parse_percent(text).map(drop),
         Key::RestoreToSources => sources_file::parse_restore(text).map(drop),
         Key::UploadLimit | Key::DownloadLimit => parse_rate(text).map(drop),
         Key::S3Style => parse_style(text).map(drop),
@@ -152,12 +154,25 @@ pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Zero and `never` turn it off.
+/// A time, or that there is none: zero and `never`.
 pub(super) fn parse_interval(text: &str) -> Result<Option<Duration>, String> {
-    if text.trim() == "never" {
+    let text = text.trim();
+    if text == "never" {
         return Ok(None);
     }
-    Ok(Some(sizes::parse_seconds(text)?).filter(|interval| !interval.is_zero()))
+    let interval = match text.strip_suffix('d') {
+        Some(days) => {
+            let days: u32 = days.parse().map_err(|_| format!("{text:?} is no time: write for example 12h or 1d"))?;
+            Duration::from_secs(u64::from(days) * 86_400)
+        }
+        None => sizes::parse_seconds(text)?,
+    };
+    Ok(Some(interval).filter(|interval| !interval.is_zero()))
+}
+
+pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
+    let percent = text.trim().trim_end_matches('%').parse().ok().filter(|percent| *percent <= 100);
+    percent.ok_or_else(|| format!("{text:?} is not a number of percent"))
 }
 
 /// Zero turns it off.

@@ -79,8 +79,8 @@ pub fn rescan(bytes: &[u8]) {
 
 /// Index fragments.
 pub fn fragments(bytes: &[u8]) {
-    if let Ok(packs) = fragment::decode(bytes) {
-        assert_eq!(fragment::encode(&packs), bytes);
+    if let Ok(found) = fragment::decode(bytes) {
+        assert_eq!(fragment::encode_merged(&found.packs, &found.replaces), bytes);
     }
 }
 

@@ -170,10 +170,7 @@ impl From<&RemoveError> for Errno {
     fn from(error: &RemoveError) -> Self {
         match error {
             RemoveError::Refused { refusal: Refusal::Protected | Refusal::Young { .. }, .. } => Self::EPERM,
-            RemoveError::Refused {
-                refusal: Refusal::Overlaid | Refusal::OverlaidElsewhere { .. } | Refusal::InUse { .. },
-                ..
-            } => Self::EBUSY,
+            RemoveError::Refused { .. } => Self::EBUSY,
             RemoveError::Repo(error) => error.into(),
         }
     }

@@ -107,6 +107,8 @@ impl FileSystem {
         if trees.tidy().is_err() {
             tracing::warn!("pins that no overlay needs any more were not removed; the next mount tries again");
         }
+        let trees = Arc::new(trees);
+        trees.start_upkeep()?;
         let sources = Sources::new(Arc::clone(&repo), options.sources);
         // What a crash left of snapshots goes without anybody waiting for it: a cluster may be out of reach.
         let tidied = Arc::clone(&repo);
@@ -116,7 +118,7 @@ impl FileSystem {
             repo,
             nodes: Nodes::default(),
             incoming,
-            trees: Arc::new(trees),
+            trees,
             sources,
             listings: RwLock::default(),
             next_fh: AtomicU64::new(1),

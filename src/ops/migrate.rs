@@ -68,7 +68,7 @@ pub fn migrate(repo: &Repository, monitor: &dyn Monitor, interrupt: &Interrupt) 
         migrated.blocks = work.blocks;
         let going: Vec<PackId> = old.difference(&work.stuck).copied().collect();
         if !going.is_empty() {
-            repo.retire(&going)?;
+            repo.condemn(&going)?;
             check_everything(repo, interrupt)?;
             migrated.condemned_packs = going.len() as u64;
         }
@@ -173,7 +173,7 @@ impl Work<'_> {
 /// has no copy elsewhere. Whatever this does not reach, a collection copies before it deletes.
 fn check_everything(repo: &Repository, interrupt: &Interrupt) -> Result<(), OpsError> {
     repo.learn_condemned()?;
-    repo.refresh()?;
+    repo.refresh_everything()?;
     for image in images(repo)? {
         interrupt.check()?;
         match repo.check_image(&image, &[]) {

@@ -14,6 +14,7 @@ pub mod due;
 pub mod error;
 #[cfg(test)]
 mod flaky_tests;
+pub mod gc;
 #[cfg(test)]
 mod hosts_tests;
 mod interrupt;
@@ -25,6 +26,7 @@ pub mod migrate;
 pub mod overlays;
 pub mod prune;
 pub mod pull;
+pub mod reading;
 pub mod rebuild;
 pub mod remove;
 pub mod repair;

@@ -2,8 +2,8 @@
 //! other hosts delete.
 //!
 //! Order: an (empty) overlay is made, then its pin published, then the first write acknowledged. The other way round on the
-//! way out: the overlay goes, then its pin. So a pin of this host without an overlay means nothing and may go at any time; an overlay
-//! without a pin holds nothing acknowledged, or is about to go.
+//! way out: the overlay goes, then its pin. So a pin of this host without an overlay means nothing and may go at any time, unless a
+//! reader holds it (`reading`); an overlay without a pin holds nothing acknowledged, or is about to go.
 
 use crate::catalog::VersionSummary;
 use crate::image::overlay::OverlayFile;
@@ -44,16 +44,48 @@ pub fn own_pins(repo: &Repository) -> Result<Vec<Record>, RepoError> {
     Ok(own.map(|(pin, _)| pin).collect())
 }
 
+/// All confirmed pins of other hosts.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn foreign_pins(repo: &Repository) -> Result<Vec<Record>, RepoError> {
+    let pins = repo.catalog().records(RecordKind::Pin)?.into_iter();
+    let foreign = pins.filter(|(pin, verdict)| pin.host != repo.host() && *verdict == Verdict::Confirmed);
+    Ok(foreign.map(|(pin, _)| pin).collect())
+}
+
+/// Drops the pins that other hosts hold on a version which was removed: its blocks go with the next collection, and overlays of
+/// those hosts lose what is below them. Answers how many there were.
+///
+/// # Errors
+/// When target or catalog fail. It can be repeated.
+pub fn drop_foreign_pins(repo: &Repository, version: Uid) -> Result<usize, RepoError> {
+    let pins: Vec<Record> = foreign_pins(repo)?.into_iter().filter(|pin| pin.base == version).collect();
+    pins.iter().try_for_each(|pin| repo.remove_record(RecordKind::Pin, pin.uid))?;
+    Ok(pins.len())
+}
+
 /// Makes sure that a version is pinned by this host.
 ///
 /// # Errors
 /// When the pin could not be published; nothing may be acknowledged then.
 pub fn pin(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError> {
-    if !pins_of(repo, version.uid)?.is_empty() {
-        return Ok(());
+    for pin in pins_of(repo, version.uid)? {
+        // A reader's pin goes with the reader.
+        if !repo.is_being_read(pin.uid)? {
+            return Ok(());
+        }
     }
+    publish_pin(repo, repo.clock().uid(), version)
+}
+
+/// Publishes a pin of a version.
+///
+/// # Errors
+/// When it could not be published; then there is none.
+pub(super) fn publish_pin(repo: &Repository, uid: Uid, version: &VersionSummary) -> Result<(), RepoError> {
     let record = Record {
-        uid: repo.clock().uid(),
+        uid,
         kind: RecordKind::Pin,
         created: repo.clock().now(),
         host: repo.host(),
@@ -74,17 +106,23 @@ pub fn pin(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError>
 /// # Errors
 /// When target or catalog fail. It can be repeated.
 pub fn unpin(repo: &Repository, version: Uid) -> Result<(), RepoError> {
-    pins_of(repo, version)?.iter().try_for_each(|pin| repo.remove_record(RecordKind::Pin, pin.uid))
+    for pin in pins_of(repo, version)? {
+        if !repo.is_being_read(pin.uid)? {
+            repo.remove_record(RecordKind::Pin, pin.uid)?;
+        }
+    }
+    Ok(())
 }
 
-/// Removes pins of this host that a crash has left behind: those without an overlay. Says how many there were.
+/// Removes pins of this host that a crash has left behind: those without an overlay and without a reader. Says how many there
+/// were.
 ///
 /// # Errors
 /// When target or catalog fail. It can be repeated.
 pub fn drop_stale_pins(repo: &Repository) -> Result<usize, RepoError> {
     let mut dropped = 0;
     for pin in own_pins(repo)? {
-        if !exists(repo, pin.base) {
+        if !exists(repo, pin.base) && !repo.is_being_read(pin.uid)? {
             repo.remove_record(RecordKind::Pin, pin.uid)?;
             dropped += 1;
         }

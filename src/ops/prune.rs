@@ -153,6 +153,9 @@ fn hindrance(
         Err(Refusal::Overlaid) => return Ok(Some(overlay_of(repo, version.uid))),
         Err(refusal) => return Ok(Some(refusal.to_string())),
     }
+    if repo.is_being_read(version.uid)? {
+        return Ok(Some(Refusal::BeingRead.to_string()));
+    }
     if now.millis() - version.created.millis() >= PATIENCE_MS {
         return Ok(None);
     }
@@ -215,7 +218,10 @@ fn remove_as_planned(
         return Ok(Some("it was changed meanwhile".to_owned()));
     }
     match remove::plan(repo, planned.uid, &options.removal()) {
-        Ok(removal) => removal.execute_because(repo, Why::Pruned)?,
+        Ok(removal) => match removal.execute_because(repo, Why::Pruned) {
+            Err(RepoError::InUse { .. }) => return Ok(Some(Refusal::BeingRead.to_string())),
+            done => done?,
+        },
         Err(RemoveError::Refused { refusal: Refusal::Overlaid, uid }) => return Ok(Some(overlay_of(repo, uid))),
         Err(RemoveError::Refused { refusal, .. }) => return Ok(Some(refusal.to_string())),
         Err(RemoveError::Repo(error)) => return Err(error.into()),

@@ -67,6 +67,9 @@ pub enum Refusal {
         /// How many.
         handles: usize,
     },
+    /// A restore, or a mount.
+    #[error("a process of this host is reading it")]
+    BeingRead,
     /// It may just have been made by mistake, or be the one that is needed tomorrow.
     #[error(
         "it is {} old and versions are kept for {} at least: `backyfs rm --force` deletes it",
@@ -140,9 +143,10 @@ pub fn plan(repo: &Repository, uid: Uid, options: &Options) -> Result<Removal, R
     let version = repo.catalog().version_summary(uid).map_err(RepoError::from)?;
     let version = version.ok_or_else(|| RepoError::NoSuchVersion { spec: uid.to_string() })?;
     let overlaid = overlaid(repo, uid, &held_elsewhere(repo)?);
-    check(&version, overlaid, repo.clock().now(), options)
-        .map_err(|refusal| RemoveError::Refused { uid, refusal })
-        .map(|()| Removal { uid })
+    let refused = |refusal| RemoveError::Refused { uid, refusal };
+    check(&version, overlaid, repo.clock().now(), options).map_err(refused)?;
+    // The deed asks again, by trying.
+    if repo.is_being_read(uid)? { Err(refused(Refusal::BeingRead)) } else { Ok(Removal { uid }) }
 }
 
 /// The versions that overlays on other hosts hold, as their pins say. A pin of this host without an overlay means nothing.
@@ -172,7 +176,8 @@ impl Removal {
     /// Deletes it. Space comes back with a collection.
     ///
     /// # Errors
-    /// When target or catalog fail. It can be repeated.
+    /// [`RepoError::InUse`] when a process of this host has begun to read it since; when target or catalog fail. It can be
+    /// repeated.
     pub fn execute(self, repo: &Repository) -> Result<(), RepoError> {
         self.execute_because(repo, Why::Asked)
     }
@@ -182,6 +187,7 @@ impl Removal {
     /// # Errors
     /// As [`Removal::execute`].
     pub fn execute_because(self, repo: &Repository, why: Why) -> Result<(), RepoError> {
+        let Some(_alone) = repo.lease_deletion(self.uid)? else { return Err(RepoError::InUse { uid: self.uid }) };
         repo.remove_version_because(self.uid, why)
     }
 }
@@ -191,7 +197,6 @@ mod tests {
     use super::*;
     use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
     use crate::words::geometry::BlockSize;
-    use crate::words::ids::HostId;
     use crate::words::name::Name;
     use crate::words::record::{ImageRef, Stats};
     use std::collections::BTreeSet;

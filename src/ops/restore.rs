@@ -3,8 +3,10 @@
 use crate::catalog::Version;
 use crate::image::ImageReader;
 use crate::ops::error::is_damage;
+use crate::ops::reading::{self, ReadingPin};
 use crate::ops::walk::{Found, walk_range};
 use crate::ops::{Interrupt, OpsError};
+use crate::repo::lease::Lease;
 use crate::repo::{RepoError, Repository};
 use crate::source::Volume;
 use crate::source::destination::{Consent, Destination, Holes, Manner, Start};
@@ -89,6 +91,7 @@ pub fn restore(
     monitor: &dyn Monitor,
     interrupt: &Interrupt,
 ) -> Result<Restored, OpsError> {
+    let _reading = begin(repo, version)?;
     let image = version.record.image;
     let Options { consent, start, holes, .. } = *options;
     let destination = volume.destination(&Manner { size_bytes: image.size_bytes, consent, start, holes })?;
@@ -119,6 +122,14 @@ pub fn restore(
     let (written_bytes, kept_bytes) = (written.into_inner(), kept.into_inner());
     let destination = destination.finish(&version.attributes.file)?;
     Ok(Restored { uid, destination, size_bytes: image.size_bytes, written_bytes, kept_bytes, zeroed })
+}
+
+/// Keeps the version where it is until the restore has ended.
+fn begin(repo: &Arc<Repository>, version: &Version) -> Result<(Option<Lease>, Option<ReadingPin>), OpsError> {
+    let uid = version.record.uid;
+    let lease = reading::lease(repo, uid)?;
+    let summary = repo.catalog().version_summary(uid).map_err(RepoError::from)?;
+    Ok((lease, summary.map(|version| ReadingPin::new(repo, &version))))
 }
 
 /// A part of an image.
@@ -175,6 +186,7 @@ pub fn restore_stream(
     monitor: &dyn Monitor,
     interrupt: &Interrupt,
 ) -> Result<Restored, OpsError> {
+    let _reading = begin(repo, version)?;
     let uid = version.record.uid.to_string();
     let size_bytes = version.record.image.size_bytes;
     // The reader's read-ahead decodes on all cores.

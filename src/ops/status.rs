@@ -30,8 +30,10 @@ pub struct Status {
     pub damaged_blocks: u64,
     pub drafts: Vec<DraftRow>,
     pub overlays: Vec<OverlayRow>,
-    /// Records that keep the bases of overlays of other hosts.
-    pub foreign_pins: u64,
+    /// Versions that processes of this host have open or restore.
+    pub readers: Vec<ReaderRow>,
+    /// What other hosts hold, for overlays and for restores.
+    pub foreign_pins: Vec<PinRow>,
     pub state_dir: String,
     pub catalog_bytes: u64,
     pub host: String,
@@ -63,6 +65,27 @@ pub struct OverlayRow {
     pub local_bytes: u64,
 }
 
+/// A version that is being read on this host: it is not deleted meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ReaderRow {
+    pub uid: String,
+    pub name: String,
+}
+
+/// A version that another host holds: its blocks stay, even when it is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct PinRow {
+    pub version: String,
+    /// Name of the version when it was pinned.
+    pub name: String,
+    /// Whether it was removed since.
+    pub removed: bool,
+    pub host: String,
+    pub since: String,
+}
+
 /// Looks.
 ///
 /// # Errors
@@ -77,7 +100,6 @@ pub fn status(repo: &Repository) -> Result<Status, OpsError> {
     let live = || packs.iter().filter(|pack| !pack.condemned);
     let space = repo.space()?;
     let header = repo.header();
-    let pins = catalog.records(RecordKind::Pin).map_err(RepoError::from)?;
     Ok(Status {
         repository: repo.id().to_string(),
         target: repo.target().describe(),
@@ -96,11 +118,35 @@ pub fn status(repo: &Repository) -> Result<Status, OpsError> {
         damaged_blocks: catalog.damaged().map_err(RepoError::from)?.len() as u64,
         drafts: drafts(repo)?,
         overlays: overlays(repo)?,
-        foreign_pins: pins.iter().filter(|(pin, _)| pin.host != repo.host()).count() as u64,
+        readers: readers(repo)?,
+        foreign_pins: foreign_pins(repo)?,
         state_dir: repo.state_dir().display().to_string(),
         catalog_bytes: catalog.size_bytes().map_err(RepoError::from)?.0,
         host: repo.host().to_string(),
     })
+}
+
+fn readers(repo: &Repository) -> Result<Vec<ReaderRow>, OpsError> {
+    let mut rows = Vec::new();
+    for uid in repo.versions_being_read()? {
+        if let Some(version) = repo.catalog().version_summary(uid).map_err(RepoError::from)? {
+            rows.push(ReaderRow { uid: uid.to_string(), name: version.attributes.name.to_string() });
+        }
+    }
+    Ok(rows)
+}
+
+fn foreign_pins(repo: &Repository) -> Result<Vec<PinRow>, OpsError> {
+    let pins = crate::ops::overlays::foreign_pins(repo)?.into_iter();
+    Ok(pins
+        .map(|pin| PinRow {
+            version: pin.base.to_string(),
+            name: pin.attributes.name.to_string(),
+            removed: repo.version(pin.base).is_err(),
+            host: pin.host.to_string(),
+            since: pin.created.to_seconds_text(),
+        })
+        .collect())
 }
 
 fn drafts(repo: &Repository) -> Result<Vec<DraftRow>, OpsError> {

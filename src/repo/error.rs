@@ -63,6 +63,12 @@ pub enum RepoError {
         /// The record.
         uid: Uid,
     },
+    /// Another process of this host is reading a version.
+    #[error("version {uid} is in use: another process of this host is reading it, or deleting it")]
+    InUse {
+        /// The version.
+        uid: Uid,
+    },
     /// No version is meant by this text.
     #[error(
         "no version is called {spec:?}: give a uid, the beginning of one, NAME or NAME@2026-11-22 (see `backyfs ls`)"

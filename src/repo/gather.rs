@@ -94,12 +94,12 @@ impl Learner<'_> {
         match got {
             Ok(Ok(plain)) => Ok(Some(plain)),
             Ok(Err(error)) => {
-                self.learned.unreadable.push(format!("{key}: {error}"));
+                self.unreadable(key, error);
                 Ok(None)
             }
             Err(TargetError::NotFound { .. }) => Ok(None),
             Err(error @ TargetError::Truncated { .. }) => {
-                self.learned.unreadable.push(format!("{key}: {error}"));
+                self.unreadable(key, error);
                 Ok(None)
             }
             Err(error) => Err(error.into()),

@@ -2,8 +2,8 @@
 
 use crate::catalog::Catalog;
 use crate::format::frame::FrameKind;
-use crate::format::layout::{self, ObjectKey};
-use crate::format::{attribute, condemned, fragment, record, removed};
+use crate::format::layout::{self, Object, ObjectKey};
+use crate::format::{attribute, condemned, record, removed};
 use crate::repo::look::Look;
 use crate::repo::reread::REREADS;
 use crate::repo::rollback::{RolledBack, is_absent};
@@ -15,6 +15,7 @@ use crate::words::ids::{BatchId, DraftId, EntryId, FragmentId, Uid};
 use crate::words::record::{Record, RecordKind, Verdict};
 use crate::words::stamp::Stamp;
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 
 /// What a [`Repository::refresh`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -29,6 +30,9 @@ pub struct Learned {
     pub rebuilt: Option<String>,
     /// Objects that could not be read, each with the reason. Everything else was learnt all the same.
     pub unreadable: Vec<String>,
+    /// Of these, records and index fragments: without them nobody can say what is not needed any more.
+    #[serde(skip)]
+    pub blind: Vec<String>,
 }
 
 const RECORD_KINDS: [RecordKind; 3] = [RecordKind::Version, RecordKind::Draft, RecordKind::Pin];
@@ -94,8 +98,20 @@ impl Repository {
     /// # Errors
     /// When the target cannot be reached or the catalog fails.
     pub fn learn_index(&self) -> Result<bool, RepoError> {
+        self.learn_index_by(Look::Recent)
+    }
+
+    /// As [`Repository::learn_index`], and looks at all fragments, however old.
+    ///
+    /// # Errors
+    /// As [`Repository::learn_index`].
+    pub fn learn_index_everything(&self) -> Result<bool, RepoError> {
+        self.learn_index_by(Look::Everything)
+    }
+
+    fn learn_index_by(&self, look: Look) -> Result<bool, RepoError> {
         let mut learner = Learner::new(&self.core, &self.core.catalog);
-        learner.look = Look::Recent;
+        learner.look = look;
         let learned = learner.fragments()?;
         self.core.warn_unreadable(&learner.learned.unreadable);
         match learner.rolled_back {
@@ -151,7 +167,7 @@ pub(super) struct Learner<'a> {
     /// The first sign that the target is not the one it was.
     pub(super) rolled_back: Option<RolledBack>,
     /// Fragments that this learner has absorbed.
-    absorbed: HashSet<FragmentId>,
+    pub(super) absorbed: HashSet<FragmentId>,
 }
 
 impl<'a> Learner<'a> {
@@ -189,62 +205,17 @@ impl<'a> Learner<'a> {
         self.drop_published_drafts()
     }
 
-    fn sign(&mut self, sign: RolledBack) {
+    /// Notes an object that cannot be read.
+    pub(super) fn unreadable(&mut self, key: &ObjectKey, why: impl Display) {
+        let text = format!("{key}: {why}");
+        if matches!(layout::parse(key), Some(Object::Record(..) | Object::Fragment(_))) {
+            self.learned.blind.push(text.clone());
+        }
+        self.learned.unreadable.push(text);
+    }
+
+    pub(super) fn sign(&mut self, sign: RolledBack) {
         self.rolled_back.get_or_insert(sign);
-    }
-
-    /// Reads index fragments that are new, and says whether there were any.
-    pub(super) fn fragments(&mut self) -> Result<bool, RepoError> {
-        let mut known = self.catalog.known_fragments()?;
-        let after = self.core.floor(layout::INDEX, self.look, known.last().map(FragmentId::as_bytes));
-        let mut new = Vec::new();
-        for info in self.core.target.list_after(layout::INDEX, &after)? {
-            let Some(id) = layout::parse_fragment(&info.key) else { continue };
-            if !known.remove(&id) {
-                new.push((id, info.key));
-            }
-        }
-        let learned = self.absorb(&new)?;
-        // Of those that the list would have shown.
-        let mut missing = known.iter().filter(|id| layout::fragment(**id).as_str() > after.as_str());
-        if let Some(missing) = missing.next()
-            && is_absent(&*self.core.target, &layout::fragment(*missing))?
-        {
-            self.sign(RolledBack::Fragment(*missing));
-        }
-        Ok(learned)
-    }
-
-    /// Absorbs every fragment that this learner has not, whatever the catalog says; and says whether there were any.
-    pub(super) fn fragments_anew(&mut self) -> Result<bool, RepoError> {
-        let mut new = Vec::new();
-        for info in self.core.target.list(layout::INDEX)? {
-            let Some(id) = layout::parse_fragment(&info.key).filter(|id| !self.absorbed.contains(id)) else { continue };
-            new.push((id, info.key));
-        }
-        let learned = self.absorb(&new)?;
-        // One that cannot be read is not asked for again.
-        self.absorbed.extend(new.iter().map(|(id, _)| *id));
-        Ok(learned)
-    }
-
-    /// Reads fragments, and says whether one of them could be.
-    fn absorb(&mut self, new: &[(FragmentId, ObjectKey)]) -> Result<bool, RepoError> {
-        let mut learned = false;
-        let object = |id: &FragmentId| object_id(id.as_bytes(), &[]);
-        self.each(FrameKind::Fragment, new, object, |learner, id, key, plain| {
-            match plain.map(|plain| fragment::decode(&plain)) {
-                Some(Ok(packs)) => {
-                    learner.catalog.absorb_anew(id, &packs)?;
-                    learner.absorbed.insert(id);
-                    learned = true;
-                }
-                Some(Err(error)) => learner.learned.unreadable.push(format!("{key}: {error}")),
-                None => {}
-            }
-            Ok(())
-        })?;
-        Ok(learned)
     }
 
     /// Reads batches of the condemned list that are new. One that cannot be read is an error: an incomplete list must not
@@ -300,8 +271,8 @@ impl<'a> Learner<'a> {
         match left.as_deref().map(removed::decode).transpose() {
             Ok(Some(left)) if left.record.uid == uid => return Ok(self.catalog.add_removed(&left)?),
             Ok(None) => {}
-            Ok(Some(_)) => self.learned.unreadable.push(format!("{key}: it speaks of another version")),
-            Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
+            Ok(Some(_)) => self.unreadable(key, "it speaks of another version"),
+            Err(error) => self.unreadable(key, error),
         }
         Ok(self.catalog.add_tombstone(uid)?)
     }
@@ -357,8 +328,8 @@ impl<'a> Learner<'a> {
     fn record(&mut self, kind: RecordKind, uid: Uid, key: &ObjectKey, plain: &[u8]) -> Option<Record> {
         match record::decode(plain) {
             Ok(record) if record.uid == uid && record.kind == kind => return Some(record),
-            Ok(_) => self.learned.unreadable.push(format!("{key}: it is another record under this name")),
-            Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
+            Ok(_) => self.unreadable(key, "it is another record under this name"),
+            Err(error) => self.unreadable(key, error),
         }
         None
     }
@@ -435,8 +406,8 @@ impl<'a> Learner<'a> {
     fn entry(&mut self, uid: Uid, entry: EntryId, key: &ObjectKey, plain: &[u8]) -> Option<AttributeEntry> {
         match attribute::decode(plain) {
             Ok(found) if found.version == uid && found.entry == entry => return Some(found),
-            Ok(_) => self.learned.unreadable.push(format!("{key}: it is another entry under this name")),
-            Err(error) => self.learned.unreadable.push(format!("{key}: {error}")),
+            Ok(_) => self.unreadable(key, "it is another entry under this name"),
+            Err(error) => self.unreadable(key, error),
         }
         None
     }

@@ -4,14 +4,12 @@
 //! compaction. Other objects keep their names; the same content is put under the same name, sealed anew, which replaces it in one
 //! step. Nothing that was deleted in between comes back to life: a removed record has a tombstone, and the rest is superseded.
 
-use crate::format::condemned;
 use crate::format::frame::{FrameHeader, FrameKind};
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::pack;
 use crate::repo::packer::PackNo;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::target::TargetError;
-use crate::words::clock::ClockExt;
 use crate::words::ids::{BlockId, KeyVersion, PackId};
 use crate::words::record::BlockKind;
 
@@ -100,19 +98,6 @@ impl Repository {
         core.sealer.seal_block(kind, id, &plain, level, &mut frame).map_err(RepoError::seal(format!("block {id}")))?;
         let plain_len = u32::try_from(plain.len()).expect("a block is at most 4 MiB");
         Ok(core.packer.append(kind, *id, &frame, plain_len)?.0)
-    }
-
-    /// Condemns packs whose blocks were stored elsewhere. Then every record must be checked; deleting them is a collection's work.
-    ///
-    /// # Errors
-    /// When target or catalog fail. Then they may be condemned nevertheless.
-    pub fn retire(&self, packs: &[PackId]) -> Result<(), RepoError> {
-        let core = &self.core;
-        let batch = core.clock.batch_id();
-        let object = object_id(batch.as_bytes(), &[]);
-        let sealed = core.sealer.seal_object(FrameKind::Condemned, object, &condemned::encode(packs));
-        core.target.put(&layout::condemned(batch), &[&sealed])?;
-        Ok(core.catalog.absorb_batch(batch, packs)?)
     }
 }
 

@@ -133,7 +133,7 @@ impl Repository {
             Object::Fragment(id) => {
                 let packs =
                     fragment::decode(&open(FrameKind::Fragment, object_id(id.as_bytes(), &[]))?).map_err(told)?;
-                for pack in packs {
+                for pack in packs.packs {
                     let count = described.entry(pack.pack).or_default();
                     *count = (*count).max(u32::try_from(pack.blocks.len()).unwrap_or(u32::MAX));
                 }

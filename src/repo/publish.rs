@@ -2,6 +2,7 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::{layout, record};
+use crate::repo::lease::Lease;
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::target::TargetError;
 use crate::words::ids::Uid;
@@ -26,6 +27,9 @@ impl Repository {
         let key = layout::record(record.kind, record.uid);
         let object = object_id(record.uid.as_bytes(), &[]);
         let sealed = core.sealer.seal_object(FrameKind::from(record.kind), object, &record::encode(record));
+        // Tells finders on this host that the writer is alive.
+        let alive = Lease::take(&self.publishing_dir(), &record.uid.to_string());
+        let _alive = alive.inspect_err(|error| tracing::debug!("published without a lease: {error}")).ok();
         core.target.put(&key, &[&sealed])?;
         core.monitor.count(Counter::RecordsPut, 1);
         core.catalog.put_record(record, Verdict::Pending)?;
@@ -60,16 +64,16 @@ impl Core {
         }
     }
 
-    /// Removes a record that was not confirmed. `ok` may have been written although its answer was an error, so the order
-    /// is: `withdrawing` first, then `ok`, then the record. Each step is tried whatever became of the one before: what is left
-    /// is a record without `ok`, which nobody shows.
+    /// Removes a record that was not confirmed, and will never be: nobody was told that it is safe. `ok` may have been written
+    /// although its answer was an error, and writes of both may still be on their way, so a tombstone goes first: with it they
+    /// mean nothing whenever they arrive. Each step is tried whatever became of the one before: what is left is withdrawn by
+    /// the next finder.
     fn take_back(&self, record: &Record) {
         let uid = record.uid;
-        let withdraw = self.sealer.seal_object(FrameKind::Withdrawing, object_id(uid.as_bytes(), &[]), &[]);
         let steps = [
-            self.target.put(&layout::withdrawing(uid), &[&withdraw]),
-            self.target.delete(&layout::ok(uid)),
-            self.target.delete(&layout::record(record.kind, uid)),
+            self.put_tombstone(uid),
+            self.target.delete(&layout::record(record.kind, uid)).map_err(RepoError::from),
+            self.target.delete(&layout::ok(uid)).map_err(RepoError::from),
         ];
         let noted = self.catalog.remove_record(uid);
         if let Some(error) = steps.into_iter().find_map(Result::err) {

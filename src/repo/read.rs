@@ -7,7 +7,7 @@ use crate::repo::packer::Pending;
 use crate::repo::reread::REREADS;
 use crate::repo::{Core, RepoError, Repository};
 use crate::seal::SealError;
-use crate::words::ids::BlockId;
+use crate::words::ids::{BlockId, PackId};
 use crate::words::monitor::Counter;
 use crate::words::record::{BlockKind, Location};
 use parking_lot::{Condvar, Mutex};
@@ -67,7 +67,7 @@ impl Core {
         Ok(node)
     }
 
-    fn read_into(&self, kind: BlockKind, id: &BlockId, plain: &mut Vec<u8>) -> Result<(), RepoError> {
+    pub(super) fn read_into(&self, kind: BlockKind, id: &BlockId, plain: &mut Vec<u8>) -> Result<(), RepoError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -97,33 +97,36 @@ impl Core {
                 continue;
             }
             let tried = self.try_copies(kind, id, &copies, plain)?;
-            // Another host may have moved the block to another pack and deleted this one.
-            let learnt = tried.is_gone() && attempt <= 2 && self.learn_places()?;
+            // A collector may have moved the block to another pack and deleted this one.
+            if tried.is_gone() {
+                self.learn_places(&tried)?;
+            }
             if tried.read {
                 self.note_bad(id, &tried.bad);
                 return Ok(());
             }
-            if !learnt {
+            // Whoever learnt of another copy since: this, another thread, another process.
+            if self.catalog.all_locations(id)?.iter().all(|copy| copies.contains(copy)) {
                 return Err(self.damaged(id, tried));
             }
         }
     }
 
-    /// Learns where other hosts have put blocks since. Says whether it is worth looking again; not many times a second.
-    fn learn_places(&self) -> Result<bool, RepoError> {
-        let mut last = self.loads.learnt.lock();
-        let before = self.catalog.index_changes()?;
-        if let Some((at, changes)) = *last
-            && at.elapsed() < LEARN_AGAIN_AFTER
-        {
-            return Ok(changes != before);
+    /// Learns where collectors have put blocks since. A collector indexes what it moves before it deletes a pack, so a pack that is
+    /// found gone is reason to look at once, but only the first time: then it serves all its blocks. Otherwise not many times a
+    /// second. Who comes while another looks waits for what that finds.
+    fn learn_places(&self, tried: &Tried) -> Result<(), RepoError> {
+        let mut sought = self.loads.sought.lock();
+        let gone = tried.bad.iter().filter(|(_, error)| error.is_gone()).map(|(location, _)| location.pack);
+        let news: Vec<PackId> = gone.filter(|pack| !sought.packs.contains(pack)).collect();
+        if !news.is_empty() || sought.last.is_none_or(|at| at.elapsed() >= LEARN_AGAIN_AFTER) {
+            let mut learner = Learner::new(self, &self.catalog);
+            learner.fragments()?;
+            learner.condemned()?;
+            sought.last = Some(Instant::now());
+            sought.packs.extend(news);
         }
-        let mut learner = Learner::new(self, &self.catalog);
-        learner.fragments()?;
-        learner.condemned()?;
-        let after = self.catalog.index_changes()?;
-        *last = Some((Instant::now(), before));
-        Ok(after != before)
+        Ok(())
     }
 
     /// Reads a block from the cache on disk. Only what proves to be that block counts.
@@ -222,7 +225,7 @@ impl Core {
         }
     }
 
-    fn read_copy(
+    pub(super) fn read_copy(
         &self,
         kind: BlockKind,
         id: &BlockId,
@@ -270,7 +273,7 @@ fn problem(location: &Location, error: &RepoError) -> String {
 }
 
 /// Whether an error of the target means that this copy is lost, not that the target is out of reach.
-fn is_loss(error: &RepoError) -> bool {
+pub(super) fn is_loss(error: &RepoError) -> bool {
     use crate::target::TargetError;
     match error {
         RepoError::Target(error) => matches!(**error, TargetError::NotFound { .. } | TargetError::Truncated { .. }),
@@ -284,8 +287,15 @@ pub struct Loads {
     active: Mutex<HashSet<BlockId>>,
     finished: Condvar,
     spare: Mutex<Vec<Vec<u8>>>,
-    /// When blocks were last looked for in the index of the target, and how often that had changed before.
-    learnt: Mutex<Option<(Instant, u64)>>,
+    sought: Mutex<Sought>,
+}
+
+/// When blocks were looked for in the index of the target.
+#[derive(Default)]
+struct Sought {
+    last: Option<Instant>,
+    /// Packs that were found gone; the index was read after that.
+    packs: HashSet<PackId>,
 }
 
 /// Ends the load when dropped, whether it succeeded or not.

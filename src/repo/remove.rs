@@ -49,6 +49,12 @@ impl Repository {
 }
 
 impl Core {
+    /// Marks a record as removed for ever, whatever of it arrives later.
+    pub(crate) fn put_tombstone(&self, uid: Uid) -> Result<(), RepoError> {
+        let tombstone = self.sealer.seal_object(FrameKind::Tombstone, object_id(uid.as_bytes(), &[]), &[]);
+        Ok(self.target.put(&layout::tombstone(uid), &[&tombstone])?)
+    }
+
     /// Deletes a record's objects: the record, its verdict, its attribute entries. The record goes first: without it the
     /// others mean nothing.
     pub(crate) fn delete_record(&self, kind: RecordKind, uid: Uid) -> Result<(), RepoError> {

@@ -12,6 +12,8 @@ mod error;
 mod fault;
 mod flaky;
 mod limits;
+#[cfg(test)]
+pub(crate) mod memory;
 mod recording;
 mod requests;
 mod retry;

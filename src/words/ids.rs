@@ -185,6 +185,14 @@ uuid_id!(
     "host id"
 );
 
+impl Uid {
+    /// When it was made, in milliseconds since 1970: the first 48 bits of a UUIDv7 (RFC 9562, section 5.7). What it names may claim
+    /// another moment.
+    pub fn millis(&self) -> i64 {
+        self.as_bytes()[..6].iter().fold(0, |millis, byte| millis << 8 | i64::from(*byte))
+    }
+}
+
 impl BlockId {
     /// The all-zero block or subtree. It is never stored.
     pub const HOLE: Self = Self::from_bytes([0; 32]);

@@ -234,7 +234,7 @@ impl Pair {
             }
             Op::Forget(number) => {
                 let id = FragmentId::from_bytes([*number as u8; 16]);
-                catalog.forget_fragment(id).unwrap();
+                catalog.forget_fragments(&[id]).unwrap();
                 model.fragments.remove(&id);
             }
             Op::Packs(number) => {

@@ -10,6 +10,8 @@ use crate::fs::trees::failed;
 use crate::image::ImageReader;
 use crate::image::overlay::{AccessError, BaseReader, Extent, OverlayFile, UnitState};
 use crate::ops::overlays;
+use crate::ops::reading::{self, ReadingPin};
+use crate::repo::lease::Lease;
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::Mtime;
 use crate::words::ids::Uid;
@@ -20,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// How long a discard or a deletion waits for handles whose close() the kernel has not told us of yet.
 const LATE_RELEASE: Duration = Duration::from_secs(1);
+
+/// Who has a version open for longer is protected from deletions by other hosts. Those who only look at it do not pay for that.
+const PIN_AFTER: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Disk {
@@ -34,6 +39,8 @@ pub struct Disk {
     starting: Mutex<()>,
     uses: Mutex<Uses>,
     released: Condvar,
+    /// Of readers who have had it open for a while.
+    pin: Mutex<Option<ReadingPin>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +48,8 @@ struct Uses {
     readers: usize,
     writers: usize,
     gate: Gate,
+    /// While anybody has it open: since when, and what tells other processes of this host.
+    open: Option<(Instant, Option<Lease>)>,
 }
 
 /// Who may open the disk.
@@ -97,6 +106,7 @@ impl Disk {
             starting: Mutex::new(()),
             uses: Mutex::default(),
             released: Condvar::new(),
+            pin: Mutex::default(),
         }
     }
 
@@ -159,12 +169,31 @@ impl Disk {
             Gate::Discarding if access.writes() => return Err(Errno::EBUSY),
             Gate::Open | Gate::Discarding => {}
         }
+        if uses.open.is_none() {
+            // Another process of this host may be deleting it.
+            let lease = reading::lease(&self.repo, self.uid()).map_err(|_| Errno::ENOENT)?;
+            uses.open = Some((Instant::now(), lease));
+        }
         if access.writes() {
             uses.writers += 1;
         } else {
             uses.readers += 1;
         }
         Ok(Claim { disk: Arc::clone(self), access })
+    }
+
+    /// Pins the version when somebody has had it open for a while, and unpins it when nobody has: a collection of another host
+    /// would take its blocks once it is deleted there. Called now and then, by a thread that may wait for the target.
+    pub(super) fn keep_readable(&self) {
+        let since = self.uses.lock().open.as_ref().map(|(since, _)| *since);
+        let mut pin = self.pin.lock();
+        match since {
+            None => drop(pin.take()),
+            Some(since) if pin.is_none() && since.elapsed() >= PIN_AFTER => {
+                *pin = Some(ReadingPin::new(&self.repo, &self.version));
+            }
+            Some(_) => {}
+        }
     }
 
     /// Fills `buffer` from `offset` as `data` shows it. `reader` is the handle's own, so that it is seen to read in order.
@@ -393,6 +422,9 @@ impl Drop for Claim {
             uses.writers -= 1;
         } else {
             uses.readers -= 1;
+        }
+        if uses.readers + uses.writers == 0 {
+            uses.open = None;
         }
         drop(uses);
         self.disk.released.notify_all();

@@ -61,6 +61,9 @@ impl Default for TreesOptions {
     }
 }
 
+/// How often open versions are looked at.
+const UPKEEP_EVERY: Duration = Duration::from_secs(2);
+
 /// The trees. See the module.
 pub struct Trees {
     repo: Arc<Repository>,
@@ -113,6 +116,22 @@ impl Trees {
             tracing::info!("removed {dropped} pins without an overlay");
         }
         Ok(())
+    }
+
+    /// Starts a thread that keeps versions readable which are open; it ends with the trees.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_upkeep(self: &Arc<Self>) -> std::io::Result<()> {
+        let me = Arc::downgrade(self);
+        let keep_up = move || {
+            while let Some(trees) = me.upgrade() {
+                trees.disks.all().iter().for_each(|disk| disk.keep_readable());
+                drop(trees);
+                std::thread::sleep(UPKEEP_EVERY);
+            }
+        };
+        std::thread::Builder::new().name("readers".into()).spawn(keep_up).map(drop)
     }
 
     /// Makes durable what was written to overlays.

@@ -18,12 +18,9 @@ pub(super) fn link(uid: Uid, above: usize, name: &Name) -> String {
     format!("{}by_version/{uid}", "../".repeat(above + name.components().count()))
 }
 
-/// What is known of a version that another host deleted, from the pin of our overlay. The first 48 bits of a UUIDv7 are its
-/// moment (RFC 9562 section 5.7).
+/// What is known of a version that another host deleted, from the pin of our overlay.
 fn from_pin(pin: Record) -> VersionSummary {
-    let mut millis = [0; 8];
-    millis[2..].copy_from_slice(&pin.base.as_bytes()[..6]);
-    let created = Stamp::from_millis(i64::from_be_bytes(millis));
+    let created = Stamp::from_millis(pin.base.millis());
     let Record { base: uid, host, image, attributes, stats, .. } = pin;
     VersionSummary { uid, created, host, image, base: Uid::NIL, supersedes: Uid::NIL, attributes, stats }
 }

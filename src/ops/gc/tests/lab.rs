@@ -1,0 +1,162 @@
+//! A target in memory, hosts on it, and images of few blocks.
+
+use crate::image::{DraftImage, ImageReader};
+use crate::ops::commit::{Publication, publish_version};
+use crate::ops::gc::{Options, Report, gc};
+use crate::ops::rebuild::{IndexSource, rebuild};
+use crate::ops::{Interrupt, OpsError};
+use crate::repo::testing::{open, open_at, small};
+use crate::repo::{RepoError, Repository};
+use crate::seal::Secret;
+use crate::target::memory::{HeldTarget, MemoryTarget};
+use crate::target::{FlakyTarget, Patience, RetryTarget, Target};
+use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
+use crate::words::clock::{Clock, SystemClock, TestClock};
+use crate::words::ids::{BlockId, DraftId, Uid};
+use crate::words::monitor::{Silent, Tally};
+use crate::words::name::Name;
+use crate::words::record::{ImageRef, Record};
+use crate::words::stamp::Stamp;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) const BLOCK: usize = 4096;
+
+pub(super) struct Lab {
+    pub(super) memory: Arc<MemoryTarget>,
+    /// By which way hosts come to it.
+    way: Arc<dyn Target>,
+    pub(super) dir: tempfile::TempDir,
+}
+
+/// Of a hundred answers so many are flawed. Each costs some milliseconds of waiting.
+const FLAWED_PERCENT: u8 = 2;
+
+/// A host: a catalog of its own and a way to the target that can be held up.
+pub(super) struct Host {
+    pub(super) repo: Arc<Repository>,
+    pub(super) held: Arc<HeldTarget>,
+}
+
+impl Lab {
+    pub(super) fn new() -> Self {
+        let memory = Arc::new(MemoryTarget::default());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Repository::create(&*memory, &[Secret::key_file(vec![7; 64])], &small(), &clock).unwrap();
+        Self { way: Arc::clone(&memory) as _, memory, dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A target that loses, cuts and changes answers, and clients that ask again.
+    pub(super) fn flaky(seed: u64) -> Self {
+        let lab = Self::new();
+        let patience = Patience { usual: Duration::from_secs(60), first: Duration::from_secs(60) };
+        let way = RetryTarget::new(FlakyTarget::new(Arc::clone(&lab.memory), seed, FLAWED_PERCENT), patience);
+        Self { way: Arc::new(way), ..lab }
+    }
+
+    /// Opens a host's state, old or new, and learns what there is.
+    pub(super) fn host(&self, name: &str) -> Host {
+        let host = self.sleepy(name);
+        host.repo.refresh().unwrap();
+        host
+    }
+
+    /// As [`Lab::host`], with a clock of the test.
+    pub(super) fn host_at(&self, name: &str, clock: &Arc<TestClock>) -> Host {
+        let held = HeldTarget::new(Arc::clone(&self.way));
+        let (state, clock) = (self.dir.path().join(name), Arc::clone(clock) as _);
+        let repo = open_at(Arc::clone(&held) as _, &state, Arc::new(Tally::default()), clock).unwrap();
+        repo.refresh().unwrap();
+        Host { repo, held }
+    }
+
+    /// As it left the state: it has not looked at the target yet.
+    pub(super) fn sleepy(&self, name: &str) -> Host {
+        let held = HeldTarget::new(Arc::clone(&self.way));
+        let repo = open(Arc::clone(&held) as _, &self.dir.path().join(name), Arc::new(Tally::default())).unwrap();
+        Host { repo, held }
+    }
+
+    pub(super) fn packs_bytes(&self) -> usize {
+        self.memory.bytes_below("packs/")
+    }
+}
+
+/// Blocks whose contents follow from numbers: 0 is a hole, others do not compress.
+pub(super) fn image(blocks: &[u32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(blocks.len() * BLOCK);
+    for seed in blocks {
+        let mut state = u64::from(*seed);
+        bytes.extend((0..BLOCK).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if *seed == 0 { 0 } else { (state >> 33) as u8 }
+        }));
+    }
+    bytes
+}
+
+pub(super) fn numbers(range: std::ops::Range<u32>) -> Vec<u32> {
+    range.collect()
+}
+
+impl Host {
+    /// A finished backup: acknowledged when it is `Ok`.
+    pub(super) fn back_up(&self, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
+        self.back_up_of(None, name, bytes)
+    }
+
+    /// A backup that claims a moment.
+    pub(super) fn back_up_of(&self, created: Option<Stamp>, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
+        let start = ImageRef::empty(self.repo.block_size());
+        let draft = DraftImage::new(Arc::clone(&self.repo), start, Some(start));
+        draft.write_at(0, bytes)?;
+        draft.truncate(bytes.len() as u64)?;
+        let attributes = Attributes {
+            name: Name::new(name).unwrap(),
+            snapshot_name: String::new(),
+            tags: BTreeSet::new(),
+            expire: None,
+            protected: false,
+            validity: Validity::Valid,
+            file: FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } },
+        };
+        let (base, supersedes) = (Uid::NIL, Uid::NIL);
+        let relatives = vec![start];
+        let (draft_id, duration_ms) = (DraftId::NIL, 0);
+        let publication =
+            Publication { attributes, base, supersedes, draft: draft_id, created, duration_ms, relatives };
+        publish_version(&self.repo, &draft.settle()?, publication)
+    }
+
+    /// Stores a block in a pack and a fragment of its own, as an unfinished backup does.
+    pub(super) fn store(&self, number: u32) {
+        self.repo.store_block(&image(&[number]), BlockId::HOLE).unwrap();
+        self.repo.flush_packs([]).unwrap();
+    }
+
+    pub(super) fn read(&self, uid: Uid) -> Result<Vec<u8>, RepoError> {
+        let image = self.repo.version(uid)?.record.image;
+        let mut bytes = vec![0; image.size_bytes as usize];
+        ImageReader::new(Arc::clone(&self.repo), image, "test").read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(super) fn gc(&self) -> Result<Report, OpsError> {
+        self.gc_with(&Options::default())
+    }
+
+    /// What unfinished backups stored goes, too.
+    pub(super) fn gc_all(&self) -> Result<Report, OpsError> {
+        self.gc_with(&Options { unfinished_ms: 0, ..Options::default() })
+    }
+
+    pub(super) fn gc_with(&self, options: &Options) -> Result<Report, OpsError> {
+        gc(&self.repo, options, &Silent, &Interrupt::never())
+    }
+
+    pub(super) fn rebuild(&self, source: IndexSource) {
+        let rebuilt = rebuild(&self.repo, source, &Silent).unwrap();
+        assert!(rebuilt.unreadable.is_empty(), "{:?}", rebuilt.unreadable);
+    }
+}
