@@ -77,12 +77,15 @@ fn fingerprint(state: &impl Hash) -> u64 {
     mix.finish()
 }
 
+/// A state on the way: the step that led there, in words, and the steps from it that were not taken yet.
+type Opened<S> = (String, Vec<(String, S)>);
+
 /// Depth first. Gives up, with a panic, beyond `limit` states.
 pub fn explore<M: Model>(model: &M, limit: usize) -> Outcome {
     let mut seen: HashSet<u64, BuildHasherDefault<Same>> = HashSet::default();
     let first = model.first();
     seen.insert(fingerprint(&first));
-    let mut stack: Vec<(String, Vec<(String, M::State)>)> = Vec::new();
+    let mut stack: Vec<Opened<M::State>> = Vec::new();
     let mut next = Vec::new();
     model.next(&first, &mut next);
     stack.push(("the beginning".to_owned(), next));

@@ -227,7 +227,7 @@ impl Collection<'_> {
                 }
             }
         }
-        staying.unfinished_until = due.map(|due| due.to_seconds_text());
+        staying.unfinished_until = due.map(super::super::words::stamp::Stamp::to_seconds_text);
         self.report.going = going.into_values().collect();
         due
     }

@@ -44,12 +44,12 @@ fn the_cost_follows_what_changed() {
     let mut versions = vec![host.back_up("vm", &image(&numbers(1..3))).unwrap()];
     let first = DraftImage::new(Arc::clone(&host.repo), versions[0].image, None);
     for leaf in 1..LEAVES {
-        first.write_at(u64::from(leaf) * 4 << 20, &image(&[100 + leaf])).unwrap();
+        first.write_at((u64::from(leaf) * 4) << 20, &image(&[100 + leaf])).unwrap();
     }
     versions[0] = published(&host, &first.settle().unwrap(), &versions[0]);
     for version in 1..VERSIONS {
         let draft = DraftImage::new(Arc::clone(&host.repo), versions[0].image, Some(versions[0].image));
-        draft.write_at(u64::from(version % LEAVES) * 4 << 20, &image(&[1000 + version])).unwrap();
+        draft.write_at((u64::from(version % LEAVES) * 4) << 20, &image(&[1000 + version])).unwrap();
         versions.push(published(&host, &draft.settle().unwrap(), &versions[0]));
     }
     collect(&host.repo);
@@ -74,7 +74,7 @@ fn the_cost_follows_what_changed() {
     let other = open(Arc::clone(&recording) as Arc<dyn Target>, &dir.path().join("other"), Arc::clone(&tally)).unwrap();
     recording.take();
     collect(&other);
-    let nodes = (LEAVES + 1 + 2 * VERSIONS) as u64;
+    let nodes = u64::from(LEAVES + 1 + 2 * VERSIONS);
     assert!(tally.get(Counter::TargetReads) <= nodes, "{} of {nodes}", tally.get(Counter::TargetReads));
     // And not again.
     let made = host.back_up("more", &image(&numbers(1..5))).unwrap();

@@ -76,7 +76,7 @@ fn crash(at: u64, how: Crash, expected_bytes: &mut Option<usize>) -> bool {
     let dump = again.repo.catalog().dump().unwrap();
     assert_eq!(dump, lab.host("fresh").repo.catalog().dump().unwrap(), "{what}: the catalogs differ");
     // Either host finishes; then as much space is taken as without the crash, up to the frames of a few small packs.
-    let finisher = if at % 2 == 0 { again } else { lab.host("fresh") };
+    let finisher = if at.is_multiple_of(2) { again } else { lab.host("fresh") };
     let report = finisher.gc_with(&OPTIONS).unwrap();
     assert!(report.obstacles.is_empty(), "{what}: {report:?}");
     verify(&finisher, &scene, &format!("{what}, after another collection"));

@@ -192,7 +192,7 @@ fn run(seed: u64) {
     let random = TestClock::new(Stamp::from_millis(0), seed);
     let (kept, held) = (BTreeMap::new(), BTreeMap::new());
     // Every third time the way to the target is bad, too.
-    let lab = if seed % 3 == 0 { Lab::flaky(seed) } else { Lab::new() };
+    let lab = if seed.is_multiple_of(3) { Lab::flaky(seed) } else { Lab::new() };
     let mut run = Run { lab, random, kept, hosts, held, log: Vec::new() };
     let went = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for step in 0..STEPS {
