@@ -239,9 +239,9 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| (0..200).for_each(|_| drop(Lease::take(dir.path(), "a").unwrap())));
                 scope.spawn(|| {
-                    (0..200).for_each(|_| {
+                    for _ in 0..200 {
                         Lease::is_held(dir.path(), "a").unwrap();
-                    })
+                    }
                 });
             }
         });
