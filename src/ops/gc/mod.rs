@@ -94,6 +94,9 @@ struct Collection<'a> {
     interrupt: &'a Interrupt,
     /// Packs on the target and their sizes; those deleted are taken out.
     stored: HashMap<PackId, u64>,
+    /// Condemned packs that are gone: those that were condemned before the packs were listed and are not in the list, and those
+    /// deleted since. One that was made and condemned after the list was read is not in it either, and still there.
+    gone: HashSet<PackId>,
     report: Report,
 }
 
@@ -121,7 +124,8 @@ pub fn gc(
         return Err(OpsError::refused("another collection of this repository runs on this host"));
     };
     let report = Report { dry_run: options.dry_run, ..Report::default() };
-    let mut collection = Collection { repo, options, monitor, interrupt, stored: HashMap::new(), report };
+    let mut collection =
+        Collection { repo, options, monitor, interrupt, stored: HashMap::new(), gone: HashSet::new(), report };
     collection.run()?;
     Ok(collection.report)
 }
@@ -140,7 +144,9 @@ impl Collection<'_> {
         }
         let learned = self.repo.refresh_everything()?;
         self.report.obstacles.extend(learned.blind.iter().map(|what| format!("it cannot be read: {what}")));
+        let condemned = self.repo.catalog().condemned_packs().map_err(RepoError::from)?;
         self.stored = self.repo.stored_packs()?.into_iter().collect();
+        self.gone = condemned.into_iter().filter(|pack| !self.stored.contains_key(pack)).collect();
         let plan = self.plan(now)?;
         self.report.resumed_packs = self.doomed()?.len() as u64;
         if self.options.dry_run {
@@ -313,16 +319,15 @@ impl Collection<'_> {
             self.report.deleted_packs += 1;
             self.report.freed_bytes += i64::try_from(bytes).unwrap_or(i64::MAX);
         }
+        self.gone.extend(&gone);
         self.repo.catalog().purge_copies(&gone).map_err(RepoError::from)?;
         self.interrupt.check()
     }
 
     fn merge(&mut self) -> Result<(), OpsError> {
-        let condemned = self.repo.catalog().condemned_packs().map_err(RepoError::from)?;
-        let gone: HashSet<PackId> = condemned.into_iter().filter(|pack| !self.stored.contains_key(pack)).collect();
         for plan in merge::plan(&self.repo.catalog().fragment_sizes().map_err(RepoError::from)?) {
             self.interrupt.check()?;
-            self.report.merged_fragments += self.repo.merge_fragments(&plan, &gone)? as u64;
+            self.report.merged_fragments += self.repo.merge_fragments(&plan, &self.gone)? as u64;
         }
         Ok(())
     }
