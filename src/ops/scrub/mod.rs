@@ -103,7 +103,7 @@ pub fn scrub(
     repo.report_noted()?;
 
     let read = read_packs(repo, options, since, &mut report, &pacer, monitor)?;
-    let has_news = settle(repo, &read, unlearnt.is_some(), since, &mut report, &pacer)?;
+    let has_news = settle(repo, &read, unlearnt.is_some(), &mut report, &pacer)?;
     if read.stopped {
         keep(repo, &report)?;
         return Err(OpsError::Interrupted);
@@ -228,12 +228,15 @@ fn read_packs(
         .into_keys()
         .filter_map(|pack| stored.get(&pack).map(|size_bytes| Candidate { pack, size_bytes: *size_bytes }))
         .collect();
-    let read = catalog.scrubbed().map_err(RepoError::from)?;
+    let mut read = catalog.scrubbed().map_err(RepoError::from)?;
     let gone: Vec<PackId> =
         read.keys().filter(|pack| condemned.contains(pack) && !stored.contains_key(pack)).copied().collect();
     if !gone.is_empty() {
         catalog.forget_scrubbed(&gone).map_err(RepoError::from)?;
     }
+    // After a clock was put back nobody knows when those were read that were read in the future.
+    let now = repo.clock().now();
+    read.retain(|_, at| *at <= now);
     let chosen = choose(&candidates, &read, options.percent, since);
     let done = candidates.iter().filter(|candidate| read.get(&candidate.pack).is_some_and(|at| *at >= since));
     let done: Vec<_> = done.copied().collect();
@@ -314,7 +317,6 @@ fn settle(
     repo: &Repository,
     read: &PacksRead,
     is_list_unreadable: bool,
-    since: Stamp,
     report: &mut ScrubReport,
     pacer: &Pacer,
 ) -> Result<bool, OpsError> {
@@ -329,10 +331,10 @@ fn settle(
     report.unreadable_packs = settled.unreadable;
     let noted = catalog.bad_copies().map_err(RepoError::from)?.into_iter().map(|copy| copy.pack);
     let reported = catalog.damage_reports().map_err(RepoError::from)?.into_values().map(|report| report.pack);
-    let seen = catalog.scrubbed().map_err(RepoError::from)?;
     for pack in noted.chain(reported).collect::<BTreeSet<PackId>>() {
-        // Read in this run, and not found damaged: it is good now.
-        let is_seen = seen.get(&pack).is_some_and(|at| *at >= since) && !read.suspects.contains_key(&pack);
+        // Read just now, and not found damaged: it is good now. What a scrub read before it was interrupted says nothing of damage
+        // that was met since.
+        let is_seen = read.intact.contains(&pack);
         let known = catalog.pack(&pack).map_err(RepoError::from)?.filter(|known| !known.condemned);
         if let Some(known) = known.filter(|_| is_seen) {
             repo.settle_damage(pack, known.kind, None, &BTreeSet::new())?;

@@ -26,6 +26,8 @@ pub(super) struct PacksRead {
     pub(super) read: u64,
     /// Bytes of these.
     pub(super) bytes: u64,
+    /// Packs that were read now, and are intact.
+    pub(super) intact: BTreeSet<PackId>,
     /// Packs that are not intact.
     pub(super) suspects: BTreeMap<PackId, PackState>,
     /// Whether it was stopped before all were read.
@@ -94,7 +96,10 @@ pub(super) fn read(
                     failed.store(true, Ordering::Relaxed);
                     continue;
                 }
-                Ok(PackState::Intact) => intact.push(job.pack),
+                Ok(PackState::Intact) => {
+                    result.intact.insert(job.pack);
+                    intact.push(job.pack);
+                }
                 Ok(state) => drop(result.suspects.insert(job.pack, state)),
                 Err(error) => {
                     failure.get_or_insert(error.into());
