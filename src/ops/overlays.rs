@@ -79,6 +79,15 @@ pub fn pin(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError>
     publish_pin(repo, repo.clock().uid(), version)
 }
 
+/// Pins a version for an overlay that was made just now. A pin that is there already does not count: who looked for stale ones
+/// before there was an overlay may be about to remove it.
+///
+/// # Errors
+/// As [`pin`].
+pub fn pin_anew(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError> {
+    publish_pin(repo, repo.clock().uid(), version)
+}
+
 /// Publishes a pin of a version.
 ///
 /// # Errors

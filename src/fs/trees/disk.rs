@@ -308,7 +308,7 @@ impl Disk {
         let dir = overlays::directory(&self.repo);
         std::fs::create_dir_all(&dir).map_err(failed("overlay directory"))?;
         let overlay = OverlayFile::open_or_create(&dir, self.uid(), self.size_bytes()).map_err(failed("overlay"))?;
-        if let Err(error) = overlays::pin(&self.repo, &self.version) {
+        if let Err(error) = overlays::pin_anew(&self.repo, &self.version) {
             if let Err(error) = overlay.discard() {
                 tracing::warn!("an empty overlay stays: {error}");
             }
