@@ -184,12 +184,16 @@ impl<'a> Learner<'a> {
 
     /// Everything but what packs say of themselves. Records come first and verdicts last: a record is shown from its verdict on,
     /// and everything that was on the target before it, above all where its blocks are, has been learnt by then.
+    ///
+    /// A list of condemned packs that cannot be read hides no version: the rest is learnt, then it is an error, and whoever
+    /// publishes or deletes meets it again.
     fn everything(&mut self) -> Result<(), RepoError> {
         self.records()?;
         self.fragments()?;
         self.damage()?;
-        self.condemned()?;
-        self.verdicts()
+        let list = self.condemned();
+        self.verdicts()?;
+        list
     }
 
     /// What records there are; none of the new ones is shown yet.

@@ -122,7 +122,10 @@ impl Core {
         if !news.is_empty() || sought.last.is_none_or(|at| at.elapsed() >= LEARN_AGAIN_AFTER) {
             let mut learner = Learner::new(self, &self.catalog);
             learner.fragments()?;
-            learner.condemned()?;
+            // Which packs are dead matters to who writes. A reader takes whatever can be read.
+            if let Err(error) = learner.condemned() {
+                tracing::debug!("the list of condemned packs: {error}");
+            }
             sought.last = Some(Instant::now());
             sought.packs.extend(news);
         }
