@@ -340,6 +340,34 @@ fn an_interrupted_scrub_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn what_was_read_before_an_interruption_says_nothing_of_damage_since() {
+    let world = World::new();
+    // As a scrub leaves it that has read every pack and is interrupted then.
+    begin(world.repo(), &everything()).unwrap();
+    let now = world.repo().clock().now();
+    let read: Vec<_> = world.repo().stored_packs().unwrap().into_iter().map(|(pack, _)| (pack, now)).collect();
+    world.repo().catalog().set_scrubbed(&read).unwrap();
+    act(&world, Action::Flip(100), &world.packs(BlockKind::Data)[0], &[]);
+    let uid = world.repo().catalog().version_uids().unwrap()[0];
+    assert_eq!(unreadable(world.repo(), uid).len(), 1);
+    assert!(publish_noted(world.repo(), &Interrupt::never()).unwrap());
+    let report = scrub_all(world.repo());
+    assert_eq!(report.bytes_read, report.packs_bytes, "it goes on where that one was");
+    assert!(matches!(world.repo().version(uid).unwrap().attributes.validity, Validity::Invalid(_)), "{report:?}");
+    assert_eq!(world.repo().catalog().damaged().unwrap().len(), 1);
+}
+
+#[test]
+fn packs_that_were_read_in_the_future_are_read_again() {
+    let world = World::new();
+    let later = world.repo().clock().now().plus_millis(3_600_000);
+    let read: Vec<_> = world.repo().stored_packs().unwrap().into_iter().map(|(pack, _)| (pack, later)).collect();
+    world.repo().catalog().set_scrubbed(&read).unwrap();
+    act(&world, Action::Flip(100), &world.packs(BlockKind::Data)[0], &[]);
+    assert_eq!(scrub_all(world.repo()).damaged_packs.len(), 1);
+}
+
+#[test]
 fn a_percentage_covers_everything_in_time_and_only_then_versions_are_seen_good() {
     let world = World::new();
     let options = Options { percent: Some(16), ..everything() };
