@@ -239,6 +239,18 @@ fn pins_left_by_a_crash_are_removed() {
 }
 
 #[test]
+fn a_pin_that_was_there_before_an_overlay_does_not_count_as_its_own() {
+    let w = world();
+    let uid = w.back_up("vm", 0, &bytes(5_000));
+    overlays::pin(&w.test.repo, &w.trees.version(uid).unwrap()).unwrap();
+    let stale = overlays::pins_of(&w.test.repo, uid).unwrap().remove(0);
+    scribble(&w, uid, 0, b"x");
+    // Somebody had found it without an overlay, and removes it only now.
+    w.test.repo.remove_record(stale.kind, stale.uid).unwrap();
+    assert_eq!(overlays::pins_of(&w.test.repo, uid).unwrap().len(), 1);
+}
+
+#[test]
 fn damage_is_an_error_of_the_touched_block_only() {
     let w = world();
     // Noise, so that each block is a frame of its own size.
