@@ -180,7 +180,14 @@ fn of_condemned_batches() {
         let before = world.objects(layout::PACKS);
         world.repo().remove_version(world.repo().catalog().version_uids().unwrap()[0]).unwrap();
         let new = open(Arc::new(DirTarget::open(world.path("target"))), &world.path("new"), Arc::default()).unwrap();
+        assert!(new.refresh().is_err(), "{action:?}");
         assert!(collect(&new).is_none(), "{action:?}");
+        // What is stored can be read there all the same.
+        let uids = new.catalog().version_uids().unwrap();
+        assert_eq!(uids, world.repo().catalog().version_uids().unwrap(), "{action:?}");
+        for uid in uids {
+            assert_eq!(unreadable(&new, uid), [0_u64; 0], "{action:?}");
+        }
         assert_eq!(world.objects(layout::PACKS), before, "{action:?}");
     }
     every_collector(Action::Remove, |world| world.objects(layout::CONDEMNED));
