@@ -31,6 +31,11 @@ pub fn gc(context: &Context, args: &Gc) -> anyhow::Result<ExitCode> {
     } else if !context.globals.quiet {
         output::print(&text(&report))?;
     }
+    for version in &report.unconfirmed {
+        line(&format!(
+            "the confirmation of version {version} is lost; it stays: run `backyfs repair` on a host that knows it"
+        ));
+    }
     for obstacle in &report.obstacles {
         line(&format!("nothing more is deleted: {obstacle}"));
     }

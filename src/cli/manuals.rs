@@ -242,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         manuals(&Manuals { prefix: dir.path().to_owned() }).unwrap();
         let man = dir.path().join("share/man");
-        let read = |path: &str| fs::read_to_string(man.join(path)).unwrap().replace("\\-", "-");
+        let read = |path: &str| fs::read_to_string(man.join(path)).unwrap().replace("\\-", "-").replace("\\*(Aq", "'");
         for verb in command().get_subcommands() {
             let page = read(&format!("man1/backyfs-{}.1", verb.get_name()));
             assert!(page.contains(&verb.get_about().unwrap().to_string()), "{page}");

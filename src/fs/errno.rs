@@ -141,6 +141,8 @@ impl From<&RepoError> for Errno {
             RepoError::NoSuchVersion { .. } | RepoError::Ambiguous { .. } => Self::ENOENT,
             RepoError::NameCollision { .. } | RepoError::AlreadyExists { .. } => Self::EEXIST,
             RepoError::State { source, .. } => of_io(source),
+            RepoError::Protected { .. } => Self::EPERM,
+            RepoError::InUse { .. } => Self::EBUSY,
             _ => Self::EIO,
         }
     }

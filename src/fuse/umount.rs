@@ -174,7 +174,11 @@ fn await_end(dir: &Path, process: ProcessId, patience: Duration, say: &dyn Fn(&s
 fn cut_off(dir: &Path) -> Result<(), MountError> {
     match umount2(dir, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) => Ok(()),
-        _ => mount::detach(dir, Detach::Lazily),
+        _ => match mount::detach(dir, Detach::Lazily) {
+            // Forced, the connection is cut in any case, and the daemon may have taken the mount away by now.
+            Err(MountError::NotMounted(_)) => Ok(()),
+            detached => detached,
+        },
     }
 }
 

@@ -4,15 +4,19 @@ use crate::format::layout::{self, ObjectKey};
 use crate::image::ImageReader;
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::hosts_tests::{attributes, condemn, content, draft_record, host, noise, publish, settle};
+use crate::ops::remove::{self, Consent, Options};
+use crate::repo::RepoError;
 use crate::repo::testing::{create, open, small};
 use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::words::attribute::AttributeChange;
 use crate::words::clock::ClockExt;
 use crate::words::ids::{PackId, Uid};
 use crate::words::monitor::{Counter, Tally};
 use crate::words::record::{BlockKind, PackContents, RecordKind};
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Lets another process of this host learn something between two requests of a check.
 struct Meddler {
@@ -22,6 +26,8 @@ struct Meddler {
     lists: std::sync::atomic::AtomicUsize,
     /// Whether it may delete.
     deletes: bool,
+    /// Whether it says nothing of who withdraws.
+    is_mute: AtomicBool,
 }
 
 impl Target for Meddler {
@@ -38,6 +44,10 @@ impl Target for Meddler {
         self.inner.put_new(key, parts)
     }
     fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        if self.is_mute.load(Ordering::Relaxed) && key.as_str().starts_with(layout::WITHDRAWING) {
+            let (target, source) = (self.describe(), std::io::Error::other("no answer"));
+            return Err(TargetError::Denied { target, action: "reading", key: key.to_string(), source });
+        }
         self.inner.get(key)
     }
     fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
@@ -74,6 +84,7 @@ fn a_check_does_not_trust_what_another_process_learnt_after_it_read_the_list() {
         deed: parking_lot::Mutex::default(),
         lists: std::sync::atomic::AtomicUsize::new(0),
         deletes: true,
+        is_mute: AtomicBool::new(false),
     });
     let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
     repo.refresh().unwrap();
@@ -139,6 +150,7 @@ fn who_may_not_delete_sees_and_restores_all_the_same() {
         deed: parking_lot::Mutex::default(),
         lists: std::sync::atomic::AtomicUsize::new(0),
         deletes: false,
+        is_mute: AtomicBool::new(false),
     };
     let reader = open(Arc::new(target), &world.dir.path().join("reader"), Arc::new(Tally::default())).unwrap();
     for _ in 0..2 {
@@ -148,4 +160,58 @@ fn who_may_not_delete_sees_and_restores_all_the_same() {
         assert!(content(&reader, kept) == noise(1, 50_000));
     }
     assert!(file.exists());
+}
+
+#[test]
+fn a_version_that_its_writer_cannot_be_sure_of_is_left_to_others_with_the_draft_before_it() {
+    for withdrawn in [false, true] {
+        let world = create(&small());
+        let meddler = Arc::new(Meddler {
+            inner: DirTarget::open(world.dir.path().join("target")),
+            deed: parking_lot::Mutex::default(),
+            lists: std::sync::atomic::AtomicUsize::new(0),
+            deletes: true,
+            is_mute: AtomicBool::new(false),
+        });
+        let repo = open(Arc::clone(&meddler) as _, &world.dir.path().join("two"), Arc::new(Tally::default())).unwrap();
+        let claim = repo.new_draft().unwrap();
+        let draft = draft_record(&repo, "vm", &noise(1, 9000), claim.id());
+        repo.publish(&draft, &[]).unwrap();
+        // `ok` arrives, and whether somebody withdraws cannot be asked any more.
+        meddler.is_mute.store(true, Ordering::Relaxed);
+        let publication = Publication {
+            attributes: attributes("vm"),
+            base: Uid::NIL,
+            supersedes: Uid::NIL,
+            draft: claim.id(),
+            created: None,
+            duration_ms: 0,
+            relatives: Vec::new(),
+        };
+        assert!(publish_version(&repo, &settle(&repo, &noise(1, 9000)), publication).is_err());
+        meddler.is_mute.store(false, Ordering::Relaxed);
+        let confirmed = meddler.list(layout::OK).unwrap();
+        let uid =
+            confirmed.iter().filter_map(|info| layout::parse_verdict(&info.key)).find(|uid| *uid != draft.uid).unwrap();
+        assert!(meddler.get(&layout::record(RecordKind::Version, uid)).is_ok(), "others may rely on it");
+        if withdrawn {
+            meddler.put(&layout::withdrawing(uid), &[b"a finder was at it"]).unwrap();
+        }
+        let other = host(&world, "other");
+        assert!(content(&other, uid) == noise(1, 9000));
+        let is_left = meddler.get(&layout::record(RecordKind::Draft, draft.uid)).is_ok();
+        assert_eq!(is_left, withdrawn, "a draft goes only when what it became is certain to stay");
+    }
+}
+
+#[test]
+fn protection_by_another_host_counts_at_the_last_moment() {
+    let world = create(&small());
+    let version = publish(&world.repo, "vm", &noise(1, 9000)).unwrap();
+    let other = host(&world, "other");
+    let options = Options { consent: Consent::Forced, protect_younger: Duration::ZERO, open_handles: 0 };
+    let removal = remove::plan(&world.repo, version.uid, &options).unwrap();
+    other.change_attributes(version.uid, &[AttributeChange::Protected(true)]).unwrap();
+    assert!(matches!(removal.execute(&world.repo), Err(RepoError::Protected { .. })));
+    assert!(world.repo.version(version.uid).unwrap().attributes.protected);
 }

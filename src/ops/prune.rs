@@ -220,6 +220,7 @@ fn remove_as_planned(
     match remove::plan(repo, planned.uid, &options.removal()) {
         Ok(removal) => match removal.execute_because(repo, Why::Pruned) {
             Err(RepoError::InUse { .. }) => return Ok(Some(Refusal::BeingRead.to_string())),
+            Err(RepoError::Protected { .. }) => return Ok(Some(Refusal::Protected.to_string())),
             done => done?,
         },
         Err(RemoveError::Refused { refusal: Refusal::Overlaid, uid }) => return Ok(Some(overlay_of(repo, uid))),

@@ -188,6 +188,11 @@ impl Removal {
     /// As [`Removal::execute`].
     pub fn execute_because(self, repo: &Repository, why: Why) -> Result<(), RepoError> {
         let Some(_alone) = repo.lease_deletion(self.uid)? else { return Err(RepoError::InUse { uid: self.uid }) };
+        // Another host may have protected it since this one looked.
+        repo.learn_entries_of(self.uid)?;
+        if repo.version(self.uid)?.attributes.protected {
+            return Err(RepoError::Protected { uid: self.uid });
+        }
         repo.remove_version_because(self.uid, why)
     }
 }

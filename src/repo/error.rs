@@ -63,6 +63,12 @@ pub enum RepoError {
         /// The record.
         uid: Uid,
     },
+    /// A version was protected while it was to be deleted.
+    #[error("version {uid} is protected: take the protection off first (`backyfs unprotect`)")]
+    Protected {
+        /// The version.
+        uid: Uid,
+    },
     /// Another process of this host is reading a version.
     #[error("version {uid} is in use: another process of this host is reading it, or deleting it")]
     InUse {

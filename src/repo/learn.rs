@@ -93,6 +93,16 @@ impl Repository {
         Ok((learner.learned, learner.rolled_back))
     }
 
+    /// Learns what was said of one version by anybody.
+    ///
+    /// # Errors
+    /// When the target cannot be reached or the catalog fails.
+    pub fn learn_entries_of(&self, uid: Uid) -> Result<(), RepoError> {
+        let known = self.core.catalog.entries(uid)?.iter().map(|entry| (uid, entry.entry)).collect();
+        let mut learner = Learner::new(&self.core, &self.core.catalog);
+        learner.entries_below(&format!("{}{uid}.", layout::ATTRIBUTES), &known)
+    }
+
     /// Reads index fragments that are new. Says whether there were any.
     ///
     /// # Errors
@@ -386,9 +396,12 @@ impl<'a> Learner<'a> {
     }
 
     fn entries(&mut self) -> Result<(), RepoError> {
-        let known: HashSet<(Uid, EntryId)> = self.catalog.known_entries()?;
+        self.entries_below(layout::ATTRIBUTES, &self.catalog.known_entries()?)
+    }
+
+    fn entries_below(&mut self, prefix: &str, known: &HashSet<(Uid, EntryId)>) -> Result<(), RepoError> {
         let mut listed = Vec::new();
-        for info in self.core.target.list(layout::ATTRIBUTES)? {
+        for info in self.core.target.list(prefix)? {
             let Some((uid, entry)) = layout::parse_attribute(&info.key) else { continue };
             if known.contains(&(uid, entry)) || self.catalog.has_tombstone(uid)? {
                 continue;
@@ -425,6 +438,13 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
+    /// Whether a record that has its `ok` will stay. One that somebody withdraws may go in spite of it, if that looked before `ok` came;
+    /// who begins to withdraw later finds `ok`.
+    fn is_certain(&self, uid: Uid) -> Result<bool, RepoError> {
+        let target = &*self.core.target;
+        Ok(!is_absent(target, &layout::ok(uid))? && is_absent(target, &layout::withdrawing(uid))?)
+    }
+
     /// A daemon that died between confirming a version and removing its draft leaves both; the version stands for both.
     /// The same holds for older records of a draft. Whose they are does not matter: what they hold is held by another record.
     ///
@@ -435,21 +455,24 @@ impl<'a> Learner<'a> {
         if drafts.is_empty() {
             return Ok(());
         }
-        let mut published: HashMap<DraftId, Stamp> = HashMap::new();
+        let mut published: HashMap<DraftId, (Stamp, Uid)> = HashMap::new();
         for (version, verdict) in self.catalog.records(RecordKind::Version)? {
             if verdict == Verdict::Confirmed && !version.draft.is_nil() {
-                let newest = published.entry(version.draft).or_insert(version.created);
-                *newest = version.created.max(*newest);
+                let newest = published.entry(version.draft).or_insert((version.created, version.uid));
+                *newest = (version.created, version.uid).max(*newest);
             }
         }
-        let superseded: HashSet<Uid> = drafts
+        let superseded: HashMap<Uid, Uid> = drafts
             .iter()
             .filter(|(_, verdict)| *verdict == Verdict::Confirmed)
-            .map(|(record, _)| record.supersedes)
+            .map(|(record, _)| (record.supersedes, record.uid))
             .collect();
         for (record, verdict) in drafts {
-            let is_published = published.get(&record.draft).is_some_and(|version| record.created <= *version);
-            if verdict == Verdict::Confirmed && (is_published || superseded.contains(&record.uid)) {
+            let version = published.get(&record.draft).filter(|(version, _)| record.created <= *version);
+            let successor = version.map(|(_, uid)| *uid).or_else(|| superseded.get(&record.uid).copied());
+            if let Some(successor) = successor.filter(|_| verdict == Verdict::Confirmed)
+                && self.is_certain(successor)?
+            {
                 self.core.clear_record(RecordKind::Draft, record.uid)?;
                 self.catalog.remove_record(record.uid)?;
             }

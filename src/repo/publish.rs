@@ -33,22 +33,16 @@ impl Repository {
         core.target.put(&key, &[&sealed])?;
         core.monitor.count(Counter::RecordsPut, 1);
         core.catalog.put_record(record, Verdict::Pending)?;
-        let confirmed = self.check_image(&record.image, relatives).and_then(|list| {
-            core.confirm(record.uid)?;
-            Ok(list)
-        });
-        match confirmed {
-            Ok(list) => {
-                core.catalog.set_verdict(record.uid, Verdict::Confirmed)?;
-                core.catalog.set_checked(&record.image.root, record.image.depth(), &list)?;
-                Ok(())
-            }
-            Err(error) => {
-                // No `ok` was written, or a collector was first: nobody may rely on this record.
-                core.take_back(record);
-                Err(error)
-            }
-        }
+        let list = self.check_image(&record.image, relatives).inspect_err(|_| {
+            // No `ok` was written: nobody relies on this record, nor ever will.
+            core.take_back(record);
+        })?;
+        // From here on `ok` may be there, whatever the answer says, and others act on it: an older record of the same draft goes. So
+        // what is not certain is left to finders, and a copy that failed may yet turn up, whole.
+        core.confirm(record.uid)?;
+        core.catalog.set_verdict(record.uid, Verdict::Confirmed)?;
+        core.catalog.set_checked(&record.image.root, record.image.depth(), &list)?;
+        Ok(())
     }
 }
 

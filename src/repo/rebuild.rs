@@ -51,7 +51,12 @@ impl Repository {
     /// # Errors
     /// When the target cannot be reached or the catalog fails. It can be repeated.
     pub fn rebuild(&self, source: IndexSource, monitor: &dyn Monitor) -> Result<Rebuilt, RepoError> {
-        self.rebuild_into(self.catalog().rebuild()?, source, None, monitor)
+        let rebuild = self.catalog().rebuild()?;
+        let before = self.before();
+        if let Err(error) = &before {
+            self.monitor().warn(&format!("what the old catalog knew is not taken over: {error}"));
+        }
+        self.rebuild_into(rebuild, source, before.ok().as_ref(), monitor)
     }
 
     /// Rebuilds because of a sign that the target is not the one it was, unless another process has done so meanwhile.
@@ -69,7 +74,7 @@ impl Repository {
             "the target was put back to an earlier state or has lost objects, for {sign} is missing; the catalog is made anew \
              from what is there"
         ));
-        let before = Before { confirmed: self.confirmed_records()?, condemned: self.catalog().condemned_packs()? };
+        let before = self.before()?;
         let mut learned = self.rebuild_into(rebuild, IndexSource::Fragments, Some(&before), &Silent)?.learned;
         learned.rebuilt = Some(sign.to_string());
         Ok(Some(learned))
@@ -127,6 +132,11 @@ impl Repository {
             self.core.catalog.absorb_batch(batch, &dead)?;
         }
         Ok(())
+    }
+
+    /// What nobody else may know, should the target have lost it.
+    fn before(&self) -> Result<Before, RepoError> {
+        Ok(Before { confirmed: self.confirmed_records()?, condemned: self.catalog().condemned_packs()? })
     }
 
     fn confirmed_records(&self) -> Result<Vec<Uid>, RepoError> {

@@ -29,7 +29,7 @@ use crate::ops::{Interrupt, OpsError, overlays};
 use crate::repo::withdraw::Found;
 use crate::repo::{RepoError, Repository, merge};
 use crate::target::Coherence;
-use crate::words::ids::PackId;
+use crate::words::ids::{PackId, Uid};
 use crate::words::monitor::Monitor;
 use crate::words::record::Verdict;
 use crate::words::stamp::Stamp;
@@ -164,10 +164,21 @@ impl Collection<'_> {
         Ok(())
     }
 
-    /// Records that were never confirmed and whose writer is gone.
+    /// Records that were never confirmed and whose writer is gone. A version that somebody has tagged, or made another one from, was
+    /// confirmed once: its `ok` is what was lost, and that is no reason to lose the version.
     fn withdraw(&mut self, now: Stamp) -> Result<(), OpsError> {
-        for (record, verdict) in roots::records(self.repo)? {
+        let records = roots::records(self.repo)?;
+        let relied_on: HashSet<Uid> =
+            records.iter().filter(|(_, v)| *v == Verdict::Confirmed).map(|(r, _)| r.base).collect();
+        for (record, verdict) in records {
             self.interrupt.check()?;
+            let uid = record.uid;
+            if verdict == Verdict::Pending
+                && (relied_on.contains(&uid) || !self.repo.catalog().entries(uid).map_err(RepoError::from)?.is_empty())
+            {
+                self.report.unconfirmed.push(format!("{uid} of {}", record.attributes.name));
+                continue;
+            }
             // Of its publication: versions that were taken over from elsewhere are created in the past.
             let age_ms = now.millis().saturating_sub(record.uid.millis());
             let is_left = match verdict {

@@ -56,6 +56,8 @@ pub struct Report {
     pub copied_bytes: u64,
     /// Records that were never confirmed and whose writer is gone.
     pub withdrawn_records: u64,
+    /// Versions whose confirmation was lost, each with its name. They stay: `repair` on a host that knows them confirms them again.
+    pub unconfirmed: Vec<String>,
     /// By how many index fragments there are fewer.
     pub merged_fragments: u64,
     /// Condemned packs that stay because they hold damaged blocks that are needed, and no other copy is left.

@@ -116,7 +116,8 @@ pub(in crate::ops) fn act(world: &World, action: Action, object: &str, others: &
         Action::Flip(at) => flipped(at as usize),
         Action::FlipNearEnd(at) => flipped(bytes.len() - 1 - at as usize),
         Action::Truncate => bytes[..bytes.len() / 2].to_vec(),
-        Action::Replace => match others.iter().find(|other| *other != object) {
+        // One that is there: a pack may have been collected.
+        Action::Replace => match others.iter().find(|other| *other != object && world.file(other).exists()) {
             Some(other) => std::fs::read(world.file(other)).unwrap(),
             None => vec![0; bytes.len()],
         },

@@ -1,14 +1,18 @@
 //! The damage matrix over collections: what is done to an object, to which object, and who collects then. Whatever could be read
 //! before can be read afterwards, and where nobody can know what is needed, nothing goes.
 
+use super::lab::{Lab, image, numbers};
 use crate::format::layout;
 use crate::image::ImageReader;
 use crate::ops::Interrupt;
 use crate::ops::gc::{Options, Report, Sharing, gc};
+use crate::ops::rebuild::IndexSource;
 use crate::ops::scrub::tests::{Action, World, act, unreadable};
 use crate::repo::Repository;
 use crate::repo::testing::open;
-use crate::target::DirTarget;
+use crate::target::{DirTarget, Target};
+use crate::words::attribute::AttributeChange;
+use crate::words::clock::TestClock;
 use crate::words::ids::Uid;
 use crate::words::monitor::Silent;
 use crate::words::record::{BlockKind, RecordKind};
@@ -198,4 +202,26 @@ fn of_verdicts_and_attributes() {
     for prefix in [layout::OK, layout::ATTRIBUTES, layout::TOMBSTONES] {
         every(|world| world.objects(prefix), |_, _, report| drop(report));
     }
+}
+
+#[test]
+fn a_version_whose_confirmation_was_lost_stays_when_somebody_relies_on_it() {
+    let lab = Lab::new();
+    let one = lab.host("one");
+    let tagged = one.back_up("vm", &image(&numbers(1..60))).unwrap();
+    let left = one.back_up("other", &image(&numbers(100..160))).unwrap();
+    one.repo.change_attributes(tagged.uid, &[AttributeChange::AddTag("kept".into())]).unwrap();
+    for uid in [tagged.uid, left.uid] {
+        lab.memory.delete(&layout::ok(uid)).unwrap();
+    }
+    // Who knew them goes on knowing, also after a rebuild.
+    one.rebuild(IndexSource::Fragments);
+    let report = one.gc_with(&Options::default()).unwrap();
+    assert_eq!((report.withdrawn_records, report.unconfirmed.len()), (0, 0), "{report:?}");
+    // Who never did, and looks a week later, cannot know that the one was ever confirmed.
+    let clock = Arc::new(TestClock::new(one.repo.clock().now().plus_millis(7 * 86_400_000), 1));
+    let late = lab.host_at("late", &clock);
+    let report = late.gc_with(&Options::default()).unwrap();
+    assert_eq!((report.withdrawn_records, report.unconfirmed.len()), (1, 1), "{report:?}");
+    assert!(lab.memory.get(&layout::record(RecordKind::Version, tagged.uid)).is_ok());
 }
