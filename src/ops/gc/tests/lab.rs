@@ -1,5 +1,6 @@
 //! A target in memory, hosts on it, and images of few blocks.
 
+use crate::format::layout::ObjectKey;
 use crate::image::{DraftImage, ImageReader};
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::gc::{Options, Report, gc};
@@ -76,6 +77,12 @@ impl Lab {
         let held = HeldTarget::new(Arc::clone(&self.way));
         let repo = open(Arc::clone(&held) as _, &self.dir.path().join(name), Arc::new(Tally::default())).unwrap();
         Host { repo, held }
+    }
+
+    /// One that holds data: those of maps are small. In which order they come nobody knows.
+    pub(super) fn largest_pack(&self) -> ObjectKey {
+        let packs = self.memory.list("packs/").unwrap();
+        packs.into_iter().max_by_key(|info| self.memory.get(&info.key).unwrap().len()).unwrap().key
     }
 
     pub(super) fn packs_bytes(&self) -> usize {

@@ -130,8 +130,7 @@ fn the_good_one_of_two_copies_is_kept() {
     let one = lab.host("one");
     let content = image(&numbers(1..64));
     let first = one.back_up("a", &content).unwrap();
-    let (key, _) = lab.memory.history("packs/").into_iter().next().unwrap();
-    lab.memory.damage(&key, |bytes| bytes[8000] ^= 1);
+    lab.memory.damage(&lab.largest_pack(), |bytes| bytes[8000] ^= 1);
     let two = lab.host("two");
     assert!(two.read(first.uid).is_err());
     // The block is stored anew with other blocks, which then go; the other host never learns that the old copy is bad.
@@ -149,8 +148,8 @@ fn damage_keeps_its_packs_and_no_others() {
     let lab = Lab::new();
     let one = lab.host("one");
     let kept = one.back_up("kept", &image(&numbers(1..10))).unwrap();
+    let data = lab.largest_pack();
     let gone = one.back_up("gone", &image(&numbers(10..300))).unwrap();
-    let (data, _) = lab.memory.history("packs/").into_iter().next().unwrap();
     lab.memory.damage(&data, |bytes| bytes[8000] ^= 1);
     one.repo.remove_version(gone.uid).unwrap();
     let two = lab.host("two");
@@ -176,8 +175,8 @@ fn an_unreadable_record_or_map_stops_everything() {
         let lab = Lab::new();
         let one = lab.host("one");
         one.back_up("kept", &image(&numbers(1..10))).unwrap();
-        // The map is the last pack of the first backup.
-        let (key, _) = lab.memory.history(prefix).into_iter().next_back().unwrap();
+        // Of the packs of the first backup the map's is the smallest.
+        let (key, _) = lab.memory.history(prefix).into_iter().min_by_key(|(_, bytes)| bytes.len()).unwrap();
         let gone = one.back_up("gone", &image(&numbers(10..300))).unwrap();
         one.repo.remove_version(gone.uid).unwrap();
         lab.memory.damage(&key, |bytes| bytes[100] ^= 1);
