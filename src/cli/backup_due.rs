@@ -66,6 +66,7 @@ pub fn backup_due(context: &Context, args: &BackupDue) -> anyhow::Result<ExitCod
         let Some((collection, path)) = volumes.get(&name) else { continue };
         let mut job = Job::new(collection.recipe(path), name);
         job.automatic = Automatic::Everything(Arc::clone(&policy));
+        progress.tell(&repo, "backup", job.name.as_str());
         let made = backup::backup(&repo, &job, &*progress, &stop);
         let (uid, problem) = match made {
             Ok(BackedUp { record, bad }) if bad.is_empty() => (Some(record.uid), None),

@@ -23,6 +23,7 @@ pub fn gc(context: &Context, args: &Gc) -> anyhow::Result<ExitCode> {
         unfinished_ms: if args.unfinished { 0 } else { kept_ms },
         sharing: if args.only_host { Sharing::OnlyHere } else { Sharing::Unknown },
     };
+    progress.tell(&repo, "gc", "packs");
     let collected = gc::gc(&repo, &options, &*progress, &interrupt());
     progress.finish();
     let report = collected?;

@@ -5,8 +5,9 @@ use crate::control::sizes::show_bytes;
 use crate::repo::Repository;
 use crate::words::monitor::{Counter, Monitor};
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::RwLock;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub use crate::control::jobs::Unit;
@@ -27,7 +28,7 @@ pub struct Progress {
     style: Style,
     unit: Unit,
     /// Tells others on this host, too.
-    job: OnceLock<Job>,
+    job: RwLock<Option<Job>>,
 }
 
 impl Progress {
@@ -37,7 +38,7 @@ impl Progress {
     }
 
     fn new(style: Style, unit: Unit) -> Self {
-        Self { style, unit, job: OnceLock::new() }
+        Self { style, unit, job: RwLock::default() }
     }
 
     /// As it is, with nothing shown.
@@ -46,10 +47,10 @@ impl Progress {
         Self::new(Style::Hidden, unit)
     }
 
-    /// From now on others on this host see what is at work. When they cannot, the work goes on without.
+    /// From now on others on this host see that this is at work. When they cannot, the work goes on without.
     pub fn tell(&self, repo: &Repository, verb: &str, what: &str) {
         match Job::begin(repo.state_dir(), repo.clock(), verb, what, self.unit) {
-            Ok(job) => _ = self.job.set(job),
+            Ok(job) => *self.job.write() = Some(job),
             Err(error) => tracing::warn!("what is at work is not shown to others: {error}"),
         }
     }
@@ -80,7 +81,7 @@ impl Monitor for Progress {
     fn count(&self, _: Counter, _: u64) {}
 
     fn progress(&self, done: u64, total: u64) {
-        if let Some(job) = self.job.get() {
+        if let Some(job) = &*self.job.read() {
             job.progress(done, total);
         }
         match &self.style {
