@@ -100,6 +100,9 @@ struct Collection<'a> {
     report: Report,
 }
 
+/// How often a collection is begun that met what somebody removed meanwhile.
+const ATTEMPTS_MAX: u32 = 3;
+
 /// Collects.
 ///
 /// # Errors
@@ -123,11 +126,26 @@ pub fn gc(
     let Some(_alone) = alone else {
         return Err(OpsError::refused("another collection of this repository runs on this host"));
     };
-    let report = Report { dry_run: options.dry_run, ..Report::default() };
-    let mut collection =
-        Collection { repo, options, monitor, interrupt, stored: HashMap::new(), gone: HashSet::new(), report };
-    collection.run()?;
-    Ok(collection.report)
+    let mut before: Option<Report> = None;
+    for attempt in 1.. {
+        let known = roots::uids(repo)?;
+        let report = Report { dry_run: options.dry_run, ..Report::default() };
+        let mut collection =
+            Collection { repo, options, monitor, interrupt, stored: HashMap::new(), gone: HashSet::new(), report };
+        collection.run()?;
+        let mut report = collection.report;
+        report.add(before.as_ref());
+        if options.dry_run || report.obstacles.is_empty() || attempt == ATTEMPTS_MAX {
+            return Ok(report);
+        }
+        // What could not be read may have belonged to what somebody removed meanwhile, and another collection have taken it.
+        repo.refresh_everything()?;
+        if known.is_subset(&roots::uids(repo)?) {
+            return Ok(report);
+        }
+        before = Some(report);
+    }
+    unreachable!("the last attempt returns")
 }
 
 impl Collection<'_> {

@@ -65,3 +65,18 @@ pub struct Report {
     /// Why nothing (more) was deleted, if so.
     pub obstacles: Vec<String>,
 }
+
+impl Report {
+    /// Adds what an attempt before this one has done already.
+    pub(super) fn add(&mut self, before: Option<&Self>) {
+        let Some(before) = before else { return };
+        self.going.splice(..0, before.going.iter().cloned());
+        self.deleted_packs += before.deleted_packs;
+        self.freed_bytes += before.freed_bytes;
+        self.copied_blocks += before.copied_blocks;
+        self.copied_bytes += before.copied_bytes;
+        self.withdrawn_records += before.withdrawn_records;
+        self.merged_fragments += before.merged_fragments;
+        self.nothing_new &= before.going.is_empty();
+    }
+}

@@ -3,7 +3,9 @@
 use crate::catalog::Root;
 use crate::ops::OpsError;
 use crate::repo::{RepoError, Repository};
+use crate::words::ids::Uid;
 use crate::words::record::{Record, RecordKind, Verdict};
+use std::collections::HashSet;
 
 /// Roots of maps, without holes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,4 +46,12 @@ pub fn records(repo: &Repository) -> Result<Vec<(Record, Verdict)>, OpsError> {
         all.extend(repo.catalog().records(kind).map_err(RepoError::from)?);
     }
     Ok(all)
+}
+
+/// Their uids.
+///
+/// # Errors
+/// When the catalog fails.
+pub fn uids(repo: &Repository) -> Result<HashSet<Uid>, OpsError> {
+    Ok(records(repo)?.into_iter().map(|(record, _)| record.uid).collect())
 }
