@@ -395,7 +395,8 @@ def what_was_read_once_needs_no_target(w, samples):
         sh("cp", samples / "disk.img", a.incoming("vm"))
         a.remount()
         same(samples / "disk.img", a.original("vm"))
-        check(counter(a, "TargetReads") > 10 * counter(a, "DiskCacheHits"), "the first time it comes from the target")
+        check(counter(a, "TargetReads") > 0, "the first time it comes from the target")
+        check(counter(a, "DiskCacheMisses") > counter(a, "DiskCacheHits"), "and only what is in it twice from the cache")
         a.remount()
         before = a.json("status")["cache"]
         check(before["bytes"] > MIB and before["limit_bytes"] == 128 * MIB, f"kept: {before}")
