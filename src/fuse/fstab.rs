@@ -1,7 +1,7 @@
 //! What is to be mounted: `/etc/fstab` (fstab(5)).
 
-use crate::fuse::mountinfo::unescape;
 use crate::fuse::options::split;
+use crate::words::mount_table::unescape;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;

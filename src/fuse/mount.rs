@@ -3,8 +3,9 @@
 //! fuser's own mounting is not used: it drops the subtype, and some of its ways to unmount are wrong.
 
 use crate::fuse::holders::Holders;
-use crate::fuse::mountinfo::{self, MountEntry};
+use crate::fuse::mountinfo;
 use crate::fuse::options::{FS_TYPE, MountOptions};
+use crate::words::mount_table::MountEntry;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, mount, umount2};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};

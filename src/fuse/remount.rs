@@ -1,8 +1,8 @@
 //! Changing the flags of a mount that exists.
 
 use crate::fuse::mount::{self, MountError};
-use crate::fuse::mountinfo::MountEntry;
 use crate::fuse::options::{Audience, FS_TYPE, MountOptions};
+use crate::words::mount_table::MountEntry;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use std::path::Path;

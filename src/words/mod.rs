@@ -8,6 +8,7 @@ pub mod geometry;
 pub mod histogram;
 pub mod ids;
 pub mod monitor;
+pub mod mount_table;
 pub mod name;
 pub mod record;
 pub mod stamp;

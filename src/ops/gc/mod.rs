@@ -127,7 +127,9 @@ pub fn gc(
         return Err(OpsError::refused("another collection of this repository runs on this host"));
     };
     let mut before: Option<Report> = None;
-    for attempt in 1.. {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
         let known = roots::uids(repo)?;
         let report = Report { dry_run: options.dry_run, ..Report::default() };
         let mut collection =
@@ -135,7 +137,7 @@ pub fn gc(
         collection.run()?;
         let mut report = collection.report;
         report.add(before.as_ref());
-        if options.dry_run || report.obstacles.is_empty() || attempt == ATTEMPTS_MAX {
+        if options.dry_run || report.obstacles.is_empty() || attempts == ATTEMPTS_MAX {
             return Ok(report);
         }
         // What could not be read may have belonged to what somebody removed meanwhile, and another collection have taken it.
@@ -145,7 +147,6 @@ pub fn gc(
         }
         before = Some(report);
     }
-    unreachable!("the last attempt returns")
 }
 
 impl Collection<'_> {

@@ -6,9 +6,8 @@
 //! remember listings have no such promise to make.
 
 use crate::target::Coherence;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use crate::words::mount_table::MountEntry;
+use std::path::Path;
 
 /// Network filesystems whose clients remember listings for a while.
 const FORGETFUL: &[&str] =
@@ -16,7 +15,7 @@ const FORGETFUL: &[&str] =
 
 /// What can be said of a directory (an absolute path without symbolic links), given the text of `/proc/self/mountinfo`.
 pub(super) fn coherence(mountinfo: &[u8], dir: &Path) -> Coherence {
-    let mounts = mountinfo.split(|&byte| byte == b'\n').filter_map(parse);
+    let mounts = MountEntry::parse_all(mountinfo);
     // The longest path that leads to it, of several at one place the last.
     let above = mounts.filter(|mount| dir.starts_with(&mount.mountpoint));
     let Some(mount) = above.max_by_key(|mount| mount.mountpoint.components().count()) else {
@@ -36,8 +35,8 @@ pub(super) fn coherence(mountinfo: &[u8], dir: &Path) -> Coherence {
     Coherence::Certain
 }
 
-fn missing_options(options: &str) -> Vec<&'static str> {
-    let has = |wanted: &str| options.split(',').any(|option| option == wanted);
+fn missing_options(options: &[String]) -> Vec<&'static str> {
+    let has = |wanted: &str| options.iter().any(|option| option == wanted);
     let no_attributes = has("noac")
         || has("actimeo=0")
         || ["acregmin=0", "acregmax=0", "acdirmin=0", "acdirmax=0"].into_iter().all(has);
@@ -49,38 +48,6 @@ fn missing_options(options: &str) -> Vec<&'static str> {
         missing.push("lookupcache=none");
     }
     missing
-}
-
-struct Mount {
-    mountpoint: PathBuf,
-    fs_type: String,
-    options: String,
-}
-
-fn parse(line: &[u8]) -> Option<Mount> {
-    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-    // The number of optional fields varies; a single dash ends them.
-    let dash = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
-    let text = |index: usize| fields.get(index).map(|field| String::from_utf8_lossy(field).into_owned());
-    let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.get(4)?)));
-    Some(Mount { mountpoint, fs_type: text(dash + 1)?, options: text(dash + 3)? })
-}
-
-/// Space, tab, newline and backslash are written as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let digits = tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
-        if let Some(digits) = digits {
-            plain.push(digits.iter().fold(0u8, |n, d| n.wrapping_mul(8).wrapping_add(d - b'0')));
-            rest = &tail[3..];
-        } else {
-            plain.push(first);
-            rest = tail;
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
