@@ -161,10 +161,9 @@ mod tests {
     use crate::ops::commit::{Publication, publish_version};
     use crate::ops::retain::NameRule;
     use crate::repo::testing::{TestRepository, create, small};
-    use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
-    use crate::words::ids::DraftId;
+    use crate::words::attribute::Validity;
+
     use crate::words::record::{ImageRef, Stats};
-    use std::collections::BTreeSet;
 
     fn policy() -> Policy {
         let schedules = vec!["daily".to_owned(), "weekly".to_owned()];
@@ -172,19 +171,8 @@ mod tests {
     }
 
     fn publish(test: &TestRepository, name: &str) -> Note {
-        let file = FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } };
-        let attributes = Attributes {
-            name: Name::new(name).unwrap(),
-            snapshot_name: String::new(),
-            tags: BTreeSet::new(),
-            expire: None,
-            protected: false,
-            validity: Validity::Valid,
-            file,
-        };
-        let (base, supersedes, draft, relatives) = (Uid::NIL, Uid::NIL, DraftId::NIL, Vec::new());
         let settled = Settled { image: ImageRef::empty(test.repo.block_size()), changes: 0, stats: Stats::default() };
-        let publication = Publication { attributes, base, supersedes, draft, created: None, duration_ms: 0, relatives };
+        let publication = Publication::new(crate::repo::testing::attributes(name));
         let record = publish_version(&test.repo, &settled, publication).unwrap();
         Note::new(record.uid, record.created)
     }

@@ -30,6 +30,21 @@ pub struct Publication {
     pub relatives: Vec<ImageRef>,
 }
 
+impl Publication {
+    /// Of an image that is made from nothing and takes no time.
+    pub const fn new(attributes: Attributes) -> Self {
+        Self {
+            attributes,
+            base: Uid::NIL,
+            supersedes: Uid::NIL,
+            draft: DraftId::NIL,
+            created: None,
+            duration_ms: 0,
+            relatives: Vec::new(),
+        }
+    }
+}
+
 /// Publishes a settled image as a version. On return it is durable, checked and confirmed.
 ///
 /// Its moment is now, or just after the newest version of its name when the clock stands before that: `latest` must not
@@ -89,23 +104,9 @@ fn with_known_damage(repo: &Repository, image: &ImageRef, attributes: Attributes
 mod tests {
     use super::*;
     use crate::repo::testing;
-    use crate::words::attribute::{FileAttributes, Mtime, Validity};
-    use crate::words::name::Name;
-    use std::collections::BTreeSet;
 
     fn publication(name: &str) -> Publication {
-        let file = FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } };
-        let attributes = Attributes {
-            name: Name::new(name).unwrap(),
-            snapshot_name: String::new(),
-            tags: BTreeSet::new(),
-            expire: None,
-            protected: false,
-            validity: Validity::Valid,
-            file,
-        };
-        let (base, supersedes, draft) = (Uid::NIL, Uid::NIL, DraftId::NIL);
-        Publication { attributes, base, supersedes, draft, created: None, duration_ms: 0, relatives: Vec::new() }
+        Publication::new(testing::attributes(name))
     }
 
     #[test]

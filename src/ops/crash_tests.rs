@@ -5,12 +5,12 @@
 use crate::catalog::Version;
 use crate::image::{DraftImage, ImageReader};
 use crate::ops::commit::{Publication, publish_version};
-use crate::repo::testing::{create, open, small};
+use crate::repo::testing::{attributes, create, open, small};
 use crate::repo::{RepoError, Repository};
 use crate::target::{Crash, DirTarget, FaultTarget, Target};
-use crate::words::attribute::{AttributeChange, Attributes, FileAttributes, Mtime, Validity};
+use crate::words::attribute::AttributeChange;
 use crate::words::clock::ClockExt;
-use crate::words::ids::{DraftId, Uid};
+use crate::words::ids::Uid;
 use crate::words::monitor::Tally;
 use crate::words::name::Name;
 use crate::words::record::{ImageRef, Record, RecordKind};
@@ -36,18 +36,6 @@ fn contents() -> [Vec<u8>; 3] {
     [text(3), changed, text(5)]
 }
 
-fn attributes(name: &str) -> Attributes {
-    Attributes {
-        name: Name::new(name).unwrap(),
-        snapshot_name: String::new(),
-        tags: BTreeSet::new(),
-        expire: None,
-        protected: false,
-        validity: Validity::Valid,
-        file: FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } },
-    }
-}
-
 fn settle(repo: &Arc<Repository>, start: ImageRef, bytes: &[u8]) -> Result<crate::image::Settled, RepoError> {
     let draft = DraftImage::new(Arc::clone(repo), start, Some(start));
     draft.write_at(0, bytes)?;
@@ -56,15 +44,7 @@ fn settle(repo: &Arc<Repository>, start: ImageRef, bytes: &[u8]) -> Result<crate
 }
 
 fn back_up(repo: &Arc<Repository>, start: ImageRef, bytes: &[u8]) -> Result<Record, RepoError> {
-    let publication = Publication {
-        attributes: attributes("vm"),
-        base: Uid::NIL,
-        supersedes: Uid::NIL,
-        draft: DraftId::NIL,
-        created: None,
-        duration_ms: 0,
-        relatives: vec![start],
-    };
+    let publication = Publication { relatives: vec![start], ..Publication::new(attributes("vm")) };
     publish_version(repo, &settle(repo, start, bytes)?, publication)
 }
 

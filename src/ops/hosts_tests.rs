@@ -12,10 +12,10 @@ use crate::ops::unfinished::Unfinished;
 use crate::repo::claims::DraftClaims;
 use crate::repo::drafts::DraftOwner;
 use crate::repo::rebuild::IndexSource;
-use crate::repo::testing::{TestRepository, create, open, put_sealed, small};
+use crate::repo::testing::{TestRepository, attributes, create, open, put_sealed, small};
 use crate::repo::{RepoError, Repository, object_id};
 use crate::target::{DirTarget, Target};
-use crate::words::attribute::{AttributeChange, Attributes, FileAttributes, Mtime, Validity};
+use crate::words::attribute::AttributeChange;
 use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, PackId, Uid};
 use crate::words::monitor::{Silent, Tally};
@@ -26,18 +26,6 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-pub(super) fn attributes(name: &str) -> Attributes {
-    Attributes {
-        name: Name::new(name).unwrap(),
-        snapshot_name: String::new(),
-        tags: BTreeSet::new(),
-        expire: None,
-        protected: false,
-        validity: Validity::Valid,
-        file: FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } },
-    }
-}
 
 /// Bytes that do not repeat.
 pub(super) fn noise(seed: u32, len: usize) -> Vec<u8> {
@@ -56,15 +44,7 @@ pub(super) fn settle(repo: &Arc<Repository>, bytes: &[u8]) -> crate::image::Sett
 }
 
 pub(super) fn publish(repo: &Arc<Repository>, name: &str, bytes: &[u8]) -> Result<Record, RepoError> {
-    let publication = Publication {
-        attributes: attributes(name),
-        base: Uid::NIL,
-        supersedes: Uid::NIL,
-        draft: DraftId::NIL,
-        created: None,
-        duration_ms: 0,
-        relatives: Vec::new(),
-    };
+    let publication = Publication::new(attributes(name));
     publish_version(repo, &settle(repo, bytes), publication)
 }
 
@@ -298,15 +278,7 @@ fn what_a_draft_got_after_a_version_of_it_whose_confirmation_was_lost_stays() {
     // It is confirmed, but the writer was told of an error, and knows nothing of it.
     let image = noise(2, 9000);
     let settled = settle(&one, &image);
-    let publication = Publication {
-        attributes: attributes("vm"),
-        base: Uid::NIL,
-        supersedes: Uid::NIL,
-        draft: claim.id(),
-        created: None,
-        duration_ms: 0,
-        relatives: Vec::new(),
-    };
+    let publication = Publication { draft: claim.id(), ..Publication::new(attributes("vm")) };
     let version = publish_version(&one, &settled, publication).unwrap();
     one.catalog().remove_record(version.uid).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(5));

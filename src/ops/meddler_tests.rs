@@ -3,14 +3,14 @@
 use crate::format::layout::{self, ObjectKey};
 use crate::image::ImageReader;
 use crate::ops::commit::{Publication, publish_version};
-use crate::ops::hosts_tests::{attributes, condemn, content, draft_record, host, noise, publish, settle};
+use crate::ops::hosts_tests::{condemn, content, draft_record, host, noise, publish, settle};
 use crate::ops::remove::{self, Consent, Options};
 use crate::repo::RepoError;
-use crate::repo::testing::{create, open, small};
+use crate::repo::testing::{attributes, create, open, small};
 use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
 use crate::words::attribute::AttributeChange;
 use crate::words::clock::ClockExt;
-use crate::words::ids::{PackId, Uid};
+use crate::words::ids::PackId;
 use crate::words::monitor::{Counter, Tally};
 use crate::words::record::{BlockKind, PackContents, RecordKind};
 use std::fs;
@@ -135,15 +135,7 @@ fn who_may_not_delete_sees_and_restores_all_the_same() {
     one.remove_version(removed.uid).unwrap();
     fs::write(&file, saved).unwrap();
     let settled = settle(&one, &noise(3, 9000));
-    let publication = Publication {
-        attributes: attributes("vm"),
-        base: Uid::NIL,
-        supersedes: Uid::NIL,
-        draft: draft.draft,
-        created: None,
-        duration_ms: 0,
-        relatives: Vec::new(),
-    };
+    let publication = Publication { draft: draft.draft, ..Publication::new(attributes("vm")) };
     let version = publish_version(&one, &settled, publication).unwrap().uid;
     let target = Meddler {
         inner: DirTarget::open(world.dir.path().join("target")),
@@ -179,15 +171,7 @@ fn a_version_that_its_writer_cannot_be_sure_of_is_left_to_others_with_the_draft_
         repo.publish(&draft, &[]).unwrap();
         // `ok` arrives, and whether somebody withdraws cannot be asked any more.
         meddler.is_mute.store(true, Ordering::Relaxed);
-        let publication = Publication {
-            attributes: attributes("vm"),
-            base: Uid::NIL,
-            supersedes: Uid::NIL,
-            draft: claim.id(),
-            created: None,
-            duration_ms: 0,
-            relatives: Vec::new(),
-        };
+        let publication = Publication { draft: claim.id(), ..Publication::new(attributes("vm")) };
         assert!(publish_version(&repo, &settle(&repo, &noise(1, 9000)), publication).is_err());
         meddler.is_mute.store(false, Ordering::Relaxed);
         let confirmed = meddler.list(layout::OK).unwrap();

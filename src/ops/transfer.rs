@@ -8,7 +8,7 @@ use crate::ops::{OpsError, label};
 use crate::repo::Repository;
 use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
 use crate::words::geometry::BlockSize;
-use crate::words::ids::{BlockId, DraftId, Uid};
+use crate::words::ids::{BlockId, Uid};
 use crate::words::name::Name;
 use crate::words::record::{ImageRef, Record, Stats};
 use crate::words::stamp::Stamp;
@@ -113,15 +113,7 @@ pub fn import(repo: &Repository, text: &str, file: &str) -> Result<Record, OpsEr
     let image = image(repo, &export.image).map_err(failed)?;
     let image = count_blocks(repo, image)?;
     let base = export.base.and_then(|base| base.parse().ok()).filter(|base| repo.version(*base).is_ok());
-    let publication = Publication {
-        attributes,
-        base: base.unwrap_or(Uid::NIL),
-        supersedes: Uid::NIL,
-        draft: DraftId::NIL,
-        created: None,
-        duration_ms: 0,
-        relatives: Vec::new(),
-    };
+    let publication = Publication { base: base.unwrap_or(Uid::NIL), ..Publication::new(attributes) };
     let settled = Settled { image, changes: 0, stats: Stats::default() };
     Ok(publish_version(repo, &settled, publication)?)
 }

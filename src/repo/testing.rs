@@ -9,9 +9,11 @@ use crate::repo::open::Settings;
 use crate::repo::{RepoError, Repository};
 use crate::seal::{Secret, keys};
 use crate::target::{DirTarget, Target};
+use crate::words::attribute::{Attributes, FileAttributes, Mtime};
 use crate::words::clock::{Clock, SystemClock};
 use crate::words::geometry::BlockSize;
 use crate::words::monitor::Tally;
+use crate::words::name::Name;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +25,12 @@ pub struct TestRepository {
     pub tally: Arc<Tally>,
     /// Below it `target` and `state`.
     pub dir: tempfile::TempDir,
+}
+
+/// Attributes of a version of which nothing is said but its name.
+pub fn attributes(name: &str) -> Attributes {
+    let file = FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } };
+    Attributes::new(Name::new(name).unwrap(), file)
 }
 
 /// What opens every repository made here.

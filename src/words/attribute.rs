@@ -98,6 +98,14 @@ pub struct Attributes {
     pub file: FileAttributes,
 }
 
+impl Attributes {
+    /// Those of a good version of which nobody has said anything yet.
+    pub fn new(name: Name, file: FileAttributes) -> Self {
+        let (snapshot_name, tags) = (String::new(), BTreeSet::new());
+        Self { name, snapshot_name, tags, expire: None, protected: false, validity: Validity::Valid, file }
+    }
+}
+
 /// One change of one attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]

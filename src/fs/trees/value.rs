@@ -128,20 +128,12 @@ fn parse_validity(text: &str) -> Result<Validity, ValueError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::attribute::{FileAttributes, Mtime, apply};
+    use crate::words::attribute::apply;
 
     const NOW: Stamp = Stamp::from_millis(1_795_372_262_123);
 
     fn attributes() -> Attributes {
-        Attributes {
-            name: Name::new("vm").unwrap(),
-            snapshot_name: String::new(),
-            tags: BTreeSet::new(),
-            expire: None,
-            protected: false,
-            validity: Validity::Valid,
-            file: FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } },
-        }
+        crate::repo::testing::attributes("vm")
     }
 
     fn written(attribute: Attribute, text: &str) -> Result<String, ValueError> {

@@ -11,7 +11,7 @@ use crate::ops::error::is_damage;
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
 use crate::words::geometry::{MapDepth, node_span_blocks};
-use crate::words::ids::{BlockId, DraftId, PackId, Uid};
+use crate::words::ids::{BlockId, PackId};
 use crate::words::name::Name;
 use crate::words::record::{BlockKind, ImageRef, Record, RecordKind, Stats, Verdict};
 use serde::Serialize;
@@ -159,24 +159,9 @@ pub fn recover(repo: &Repository, root: &str, name: &Name) -> Result<Record, Ops
     let file = FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime::from(now) };
     let size =
         if found.orphan.is_size_known { "" } else { ", and its size is that of its last block that is not zero" };
-    let attributes = Attributes {
-        name: name.clone(),
-        snapshot_name: String::new(),
-        tags: BTreeSet::new(),
-        expire: None,
-        protected: false,
-        validity: Validity::Incomplete(format!("recovered from its map: its record was lost{size}")),
-        file,
-    };
-    let publication = Publication {
-        attributes,
-        base: Uid::NIL,
-        supersedes: Uid::NIL,
-        draft: DraftId::NIL,
-        created: None,
-        duration_ms: 0,
-        relatives: Vec::new(),
-    };
+    let lost = format!("recovered from its map: its record was lost{size}");
+    let attributes = Attributes { validity: Validity::Incomplete(lost), ..Attributes::new(name.clone(), file) };
+    let publication = Publication::new(attributes);
     let settled = Settled { image: found.image, changes: 0, stats: Stats::default() };
     Ok(publish_version(repo, &settled, publication)?)
 }

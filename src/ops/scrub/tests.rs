@@ -284,15 +284,9 @@ fn a_rebuilt_catalog_knows_of_damage_and_a_version_made_from_a_damaged_one_says_
     let draft = crate::image::DraftImage::new(Arc::clone(world.repo()), one.record.image, Some(one.record.image));
     let lost = unreadable(world.repo(), uids[0])[0];
     draft.write_at(if lost == 0 { 8192 } else { 0 }, b"patched").unwrap();
-    let publication = crate::ops::commit::Publication {
-        attributes: crate::words::attribute::Attributes { validity: Validity::Valid, ..one.attributes },
-        base: uids[0],
-        supersedes: Uid::NIL,
-        draft: crate::words::ids::DraftId::NIL,
-        created: None,
-        duration_ms: 0,
-        relatives: Vec::new(),
-    };
+    let attributes = crate::words::attribute::Attributes { validity: Validity::Valid, ..one.attributes };
+    let publication =
+        crate::ops::commit::Publication { base: uids[0], ..crate::ops::commit::Publication::new(attributes) };
     let patched = crate::ops::commit::publish_version(world.repo(), &draft.settle().unwrap(), publication).unwrap();
     assert!(matches!(patched.attributes.validity, Validity::Invalid(_)));
 }

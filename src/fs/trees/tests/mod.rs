@@ -12,14 +12,13 @@ use crate::fs::seam::{Access, Answer, Caller, Fh, Ino, KernelCache, OpenRequest,
 use crate::fs::trees::{Trees, TreesOptions};
 use crate::image::DraftImage;
 use crate::repo::testing::{TestRepository, create, small};
-use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
+use crate::words::attribute::{Attributes, FileAttributes, Mtime};
 use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, HostId, Uid};
 use crate::words::name::Name;
 use crate::words::record::{ImageRef, Record, RecordKind, Stats};
 use crate::words::stamp::Stamp;
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
@@ -86,15 +85,8 @@ fn shell_append() -> OpenRequest {
 
 fn record(uid: Uid, name: &str, created: Stamp, image: ImageRef) -> Record {
     let mtime = Mtime { seconds: 1_000_000_000, nanos: 5 };
-    let attributes = Attributes {
-        name: Name::new(name).unwrap(),
-        snapshot_name: String::new(),
-        tags: BTreeSet::new(),
-        expire: None,
-        protected: false,
-        validity: Validity::Valid,
-        file: FileAttributes { mode: 0o640, uid: 12, gid: 34, mtime },
-    };
+    let file = FileAttributes { mode: 0o640, uid: 12, gid: 34, mtime };
+    let attributes = Attributes::new(Name::new(name).unwrap(), file);
     Record {
         uid,
         kind: RecordKind::Version,

@@ -6,19 +6,16 @@ use crate::ops::commit::{Publication, publish_version};
 use crate::ops::gc::{Options, Report, gc};
 use crate::ops::rebuild::{IndexSource, rebuild};
 use crate::ops::{Interrupt, OpsError};
-use crate::repo::testing::{open, open_at, small};
+use crate::repo::testing::{attributes, open, open_at, small};
 use crate::repo::{RepoError, Repository};
 use crate::seal::Secret;
 use crate::target::memory::{HeldTarget, MemoryTarget};
 use crate::target::{FlakyTarget, Patience, RetryTarget, Target};
-use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
 use crate::words::clock::{Clock, SystemClock, TestClock};
-use crate::words::ids::{BlockId, DraftId, Uid};
+use crate::words::ids::{BlockId, Uid};
 use crate::words::monitor::{Silent, Tally};
-use crate::words::name::Name;
 use crate::words::record::{ImageRef, Record};
 use crate::words::stamp::Stamp;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,20 +116,7 @@ impl Host {
         let draft = DraftImage::new(Arc::clone(&self.repo), start, Some(start));
         draft.write_at(0, bytes)?;
         draft.truncate(bytes.len() as u64)?;
-        let attributes = Attributes {
-            name: Name::new(name).unwrap(),
-            snapshot_name: String::new(),
-            tags: BTreeSet::new(),
-            expire: None,
-            protected: false,
-            validity: Validity::Valid,
-            file: FileAttributes { mode: 0o600, uid: 0, gid: 0, mtime: Mtime { seconds: 0, nanos: 0 } },
-        };
-        let (base, supersedes) = (Uid::NIL, Uid::NIL);
-        let relatives = vec![start];
-        let (draft_id, duration_ms) = (DraftId::NIL, 0);
-        let publication =
-            Publication { attributes, base, supersedes, draft: draft_id, created, duration_ms, relatives };
+        let publication = Publication { created, relatives: vec![start], ..Publication::new(attributes(name)) };
         publish_version(&self.repo, &draft.settle()?, publication)
     }
 
