@@ -250,3 +250,16 @@ def little_is_left_out(w, samples):
     left_out = [(name, reason) for name in ("docs/tutorial.md", HOWTO, "docs/troubleshooting.md") for section in read(name).values() for reason in section.left_out]
     print("\n".join(f"{name}: not run: {reason}" for name, reason in left_out))
     check(len(left_out) <= LEFT_OUT_MAX, f"{len(left_out)} blocks are not run: {left_out}")
+
+
+@test(mounted=False)
+def only_measured_figures_are_compared(w, samples):
+    """Every figure of the comparison is one of the benchmark, and no other program has any."""
+    rows = lambda name: [[cell.strip() for cell in line.strip("|").split("|")] for line in (TOP / name).read_text().splitlines() if line.startswith("|")]
+    measured = {row[0]: row[1:4] for row in rows("docs/testing.md") if len(row) == 5}
+    compared = [row for row in rows("docs/comparison.md") if len(row) == 4 and re.search(r"\d", row[1])]
+    check(len(compared) >= 5, compared)
+    for work, *figures in compared:
+        equal(figures, measured.get(work), f"docs/comparison.md: {work}")
+    others = (TOP / "docs/comparison.md").read_text().split("## What each is for")[1]
+    equal(re.findall(r"\d+(?:\.\d+)? (?:s|MB/s|MB|GB|minutes|times)\b", others), [], "figures that nobody measured")
