@@ -1,12 +1,16 @@
 """Backup and restore through an S3 server: backyfs beside restic and rclone, and what curl makes of the same line.
 
-The limit is curl: files of the size of packs, PUT and GET with signatures by as many processes as do it fastest. backyfs must reach
-0.7 of it with data that does not compress, and be ahead of restic both ways.
+The limit is curl: files of the size of packs, PUT from files and GET into files, with signatures, by as many processes as do it
+fastest. backyfs must reach 0.7 of it with data that does not compress, and be ahead of restic both ways.
+
+All files are in memory (/dev/shm), so that the line is measured and not a disk. Curl's answers into /dev/null are shown too.
 """
 
 import os
 import secrets
+import shutil
 import subprocess
+import tempfile
 import time
 import urllib.parse
 from pathlib import Path
@@ -16,7 +20,7 @@ from .table import Row
 
 PACK = 32 << 20
 BUCKET = "backyfs-bench"
-WAYS = ("up", "down")
+WAYS = ("up", "down", "null")
 PROCESSES = (1, 2, 4, 8)
 # curl leaves the hash of an empty body out of what it signs.
 EMPTY = ["-H", "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]
@@ -56,7 +60,7 @@ class Curl:
             check(process)
         return time.monotonic() - start
 
-    def measure(self, packs):
+    def measure(self, packs, room):
         """Bytes a second each way, by the number of processes that is fastest."""
         total = sum(pack.stat().st_size for pack in packs)
         best = {way: 0.0 for way in WAYS}
@@ -64,9 +68,12 @@ class Curl:
         for processes in PROCESSES:
             # The body is signed, as backyfs's is.
             up = [[*self.options, "-H", f"x-amz-content-sha256: {sha256(pack)}", "-T", pack, url] for pack, url in zip(packs, urls)]
-            down = [[*self.options, *EMPTY, "-o", "/dev/null", url] for url in urls]
-            best["up"] = max(best["up"], total / self._all(up, processes))
-            best["down"] = max(best["down"], total / self._all(down, processes))
+            down = [[*self.options, *EMPTY, "-o", room / f"got{number}", url] for number, url in enumerate(urls)]
+            null = [[*self.options, *EMPTY, "-o", "/dev/null", url] for url in urls]
+            for way, commands in (("up", up), ("down", down), ("null", null)):
+                best[way] = max(best[way], total / self._all(commands, processes))
+            for got in room.glob("got*"):
+                got.unlink()
         for url in urls:
             subprocess.run([*self.options, *EMPTY, "-X", "DELETE", url], check=False, stderr=subprocess.DEVNULL)
         return best
@@ -149,11 +156,9 @@ def make_noise(path, length):
             f.write(os.urandom(PACK))
 
 
-def run(given, size, rounds, work, figures, images_of, same_bytes):
+def run(given, size, rounds, figures, images_of, same_bytes):
     """Measures everything; `images_of` gives a compressible image of the same size."""
-    room = work / "distant"
-    subprocess.run(["rm", "-rf", room], check=True)
-    room.mkdir(parents=True)
+    room = Path(tempfile.mkdtemp(prefix="backyfs-bench.", dir="/dev/shm"))
     try:
         noise = room / "noise.img"
         make_noise(noise, size)
@@ -165,12 +170,15 @@ def run(given, size, rounds, work, figures, images_of, same_bytes):
         curl = Curl()
         curl.bucket()
         for _ in range(rounds):
-            for way, rate in curl.measure(packs).items():
+            for way, rate in curl.measure(packs, room).items():
                 figures.add("curl", f"{way} MB/s", rate / 1e6)
             for kind, image in (("noise", noise), ("files", images_of())):
                 link = room / "disk.img"
                 link.unlink(missing_ok=True)
-                os.link(image, link)
+                if image.parent == room:
+                    os.link(image, link)
+                else:
+                    shutil.copyfile(image, link)
                 for name, make in (
                     ("rclone", lambda: Rclone(room)),
                     ("restic", lambda: DistantRestic(room)),
@@ -206,6 +214,8 @@ def rows_of(figures, size):
         limit = figures.middle("curl", f"{way} MB/s")
         rate = size / 1e6 / figures.middle("backyfs", f"noise {way}")
         note = f"{rate / limit:.2f} of curl's {limit:.0f} MB/s"
+        if way == "down":
+            note += f"; {rate / figures.middle('curl', 'null MB/s'):.2f} of its {figures.middle('curl', 'null MB/s'):.0f} MB/s into /dev/null"
         rows.append(Row(f"{verb}, noise", rate, "MB/s", at_least=0.7 * limit, note=note))
     for kind in ("noise", "files"):
         for way, verb in (("up", "backup by cp"), ("down", "restore"), ("cp down", "cp original FILE")):

@@ -101,7 +101,11 @@ impl Core {
         let (pack, start) = (first.location.pack, u64::from(first.location.offset));
         let end = run.iter().map(Wanted::end).max().unwrap_or(start);
         RUN.with_borrow_mut(|bytes| {
-            bytes.resize(usize::try_from(end - start).unwrap_or(0), 0);
+            let len = usize::try_from(end - start).unwrap_or(0);
+            if bytes.len() < len {
+                bytes.resize(len, 0);
+            }
+            let bytes = &mut bytes[..len];
             self.monitor.count(Counter::TargetReads, 1);
             if let Err(error) = self.target.read_at(&layout::pack(pack), start, bytes) {
                 let is_lost = matches!(error, TargetError::NotFound { .. } | TargetError::Truncated { .. });

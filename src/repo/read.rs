@@ -237,7 +237,11 @@ impl Core {
     ) -> Result<(), RepoError> {
         self.monitor.count(Counter::TargetReads, 1);
         FRAME.with_borrow_mut(|frame| {
-            frame.resize(location.frame_len as usize, 0);
+            let len = location.frame_len as usize;
+            if frame.len() < len {
+                frame.resize(len, 0);
+            }
+            let frame = &mut frame[..len];
             self.target.read_at(&layout::pack(location.pack), u64::from(location.offset), frame)?;
             plain.clear();
             let mut opened = self.sealer.open_block_into(kind, id, frame, plain);

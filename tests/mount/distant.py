@@ -319,7 +319,8 @@ def what_stays_is_told_in_one_sentence(w, samples):
         s.proxy.rule = lambda request: fault
         for argv in (("ls",), ("init",), ("mount", s.root / "nowhere")):
             (s.root / "nowhere").mkdir(exist_ok=True)
-            state = {"BACKYFS_STATE_DIR": str(s.root / "fresh"), "BACKYFS_COMMIT_TIMEOUT": "1s"}
+            # How often it tries within the second is left to chance, and so is a warning that it goes on trying.
+            state = {"BACKYFS_STATE_DIR": str(s.root / "fresh"), "BACKYFS_COMMIT_TIMEOUT": "1s", "BACKYFS_LOG": "error"}
             text = s.sentence(*argv, **state)
             check(expected in text, f"{argv} {fault}: {text}")
         s.proxy.rule = None

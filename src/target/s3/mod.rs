@@ -17,6 +17,7 @@
 mod address;
 mod answer;
 mod claim;
+mod connect;
 mod credentials;
 mod list;
 mod settings;

@@ -4,12 +4,18 @@
 //! chunks, and comes down straight into the caller's buffer, so that nothing is held twice. What limits a request in time is
 //! how long *nothing* moves, never how long it takes: a pack over a slow line is as good as any.
 
+use crate::target::s3::connect::{Connector, proxy_password};
 use crate::target::s3::settings::Settings;
 use crate::target::{Limits, Requests, Throttle};
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
-use reqwest::{Client, Response, redirect};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +27,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use url::Url;
 
+/// What servers write into their logs.
+const USER_AGENT: &str = concat!("backyfs/", env!("CARGO_PKG_VERSION"));
 /// What is handed to a connection at once.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks between caller and connection.
@@ -67,7 +75,8 @@ pub(super) enum Failure {
 
 /// Connections to one server.
 pub(super) struct Transport {
-    client: Client,
+    client: Client<Connector, Body>,
+    proxies: Arc<Matcher>,
     runtime: OnceLock<Runtime>,
     slots: Semaphore,
     limits: Arc<Limits>,
@@ -76,33 +85,35 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Nothing is connected yet.
+    /// Nothing is connected yet. Proxies are those of the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`).
     ///
     /// # Errors
     /// A sentence when certificates cannot be read.
     pub(super) fn new(settings: &Settings, limits: Arc<Limits>, requests: Arc<Requests>) -> Result<Self, String> {
+        Self::through(Matcher::from_env(), settings, limits, requests)
+    }
+
+    /// The same with given proxies.
+    ///
+    /// # Errors
+    /// As [`Transport::new`].
+    pub(super) fn through(
+        proxies: Matcher,
+        settings: &Settings,
+        limits: Arc<Limits>,
+        requests: Arc<Requests>,
+    ) -> Result<Self, String> {
+        let proxies = Arc::new(proxies);
         let slots = settings.concurrency.max(1);
-        let mut builder = Client::builder()
-            .http1_only()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(settings.connect_timeout)
+        let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(slots)
             // Below what servers keep idle connections for, so that they seldom close one that is being taken up again.
             .pool_idle_timeout(Duration::from_secs(15))
-            .tcp_nodelay(true)
-            .user_agent(concat!("backyfs/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = &settings.ca_file {
-            let failed = |problem: String| format!("{}: {problem}", path.display());
-            let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|_| failed("this is no certificate in PEM format".into()))?;
-            if certificates.is_empty() {
-                return Err(failed("there is no certificate in it".into()));
-            }
-            builder = certificates.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
-        }
+            .pool_timer(TokioTimer::new())
+            .build(Connector::new(settings, Arc::clone(&proxies))?);
         Ok(Self {
-            client: builder.build().map_err(|error| chain(&error))?,
+            client,
+            proxies,
             runtime: OnceLock::new(),
             slots: Semaphore::new(slots),
             limits,
@@ -138,16 +149,12 @@ impl Transport {
         })
     }
 
-    async fn send(&self, question: Question<'_>) -> Result<Response, Failure> {
+    async fn send(&self, question: Question<'_>) -> Result<Response<Incoming>, Failure> {
         let Question { method, url, headers, body } = question;
-        let request = self.client.request(method.clone(), url).headers(headers);
-        if method != Method::PUT {
-            let answered = timeout(self.idle, request.send()).await.map_err(|_| self.idled("waiting for an answer"))?;
-            return answered.map_err(|error| Failure::Silence(cause(&error)));
-        }
-        let (chunks, rest) = mpsc::channel(CHUNKS_MAX);
         let left = body.iter().map(|part| part.len() as u64).sum();
-        let answer = request.body(reqwest::Body::wrap(Upload { rest, left })).send();
+        let (chunks, rest) = mpsc::channel(CHUNKS_MAX);
+        let request = self.request(method.clone(), &url, headers, Body { rest, left })?;
+        let answer = self.client.request(request);
         tokio::pin!(answer);
         for chunk in body.iter().flat_map(|part| part.chunks(CHUNK_BYTES)) {
             pace(&self.limits.upload, chunk.len()).await;
@@ -165,8 +172,21 @@ impl Transport {
         answered.map_err(|error| Failure::Silence(cause(&error)))
     }
 
-    async fn receive(&self, mut response: Response, mut sink: Sink<'_>) -> Result<Answer, Failure> {
-        let (status, headers) = (response.status(), response.headers().clone());
+    fn request(&self, method: Method, url: &Url, headers: HeaderMap, body: Body) -> Result<Request<Body>, Failure> {
+        let unusable = |error: &dyn Error| Failure::Silence(format!("the address cannot be used: {error}"));
+        let uri = Uri::try_from(url.as_str()).map_err(|error| unusable(&error))?;
+        let password = proxy_password(&self.proxies, &uri);
+        let mut request = Request::builder().method(method).uri(uri).body(body).map_err(|error| unusable(&error))?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        if let Some(password) = password {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, password);
+        }
+        Ok(request)
+    }
+
+    async fn receive(&self, response: Response<Incoming>, mut sink: Sink<'_>) -> Result<Answer, Failure> {
+        let (Parts { status, headers, .. }, mut body) = response.into_parts();
         let announced: Option<u64> =
             headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if !matches!(sink, Sink::Object) && status != StatusCode::PARTIAL_CONTENT || !status.is_success() {
@@ -178,8 +198,9 @@ impl Transport {
         }
         let mut received: u64 = 0;
         loop {
-            let chunk = timeout(self.idle, response.chunk()).await.map_err(|_| self.idled("receiving"))?;
-            let Some(chunk) = chunk.map_err(|error| Failure::Cut(cause(&error)))? else { break };
+            let frame = timeout(self.idle, body.frame()).await.map_err(|_| self.idled("receiving"))?;
+            let Some(frame) = frame else { break };
+            let Ok(chunk) = frame.map_err(|error| Failure::Cut(cause(&error)))?.into_data() else { continue };
             pace(&self.limits.download, chunk.len()).await;
             received += chunk.len() as u64;
             self.requests.note_received(chunk.len() as u64);
@@ -230,12 +251,12 @@ async fn pace(throttle: &Throttle, bytes: usize) {
 }
 
 /// A body of known length that comes in chunks.
-struct Upload {
+struct Body {
     rest: mpsc::Receiver<Bytes>,
     left: u64,
 }
 
-impl http_body::Body for Upload {
+impl http_body::Body for Body {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -260,23 +281,10 @@ impl http_body::Body for Upload {
 }
 
 /// The innermost reason in plain words. Addresses are left out: the target is named anyway.
-fn cause(error: &reqwest::Error) -> String {
-    if error.is_timeout() && error.is_connect() {
-        return "connecting took too long".into();
-    }
-    let mut inner: &dyn Error = error;
+fn cause(error: &dyn Error) -> String {
+    let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
     }
     inner.to_string()
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut inner = error.source();
-    while let Some(source) = inner {
-        text = format!("{text}: {source}");
-        inner = source.source();
-    }
-    text
 }
