@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::cli::args_repair::Repair;
 use crate::cli::args_s3::Distant;
 use crate::control::Key;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -490,22 +491,6 @@ pub struct Prune {
     /// Keep rules for all these names, instead of those of the configuration
     #[arg(long, value_name = "RULES")]
     pub rules: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct Repair {
-    /// Only say what would be done
-    #[arg(long)]
-    pub dry_run: bool,
-    /// List images whose records are lost
-    #[arg(long)]
-    pub orphans: bool,
-    /// Make such an image a version again: the beginning of its root
-    #[arg(long, value_name = "ROOT", requires = "name", conflicts_with_all = ["orphans", "dry_run"])]
-    pub recover: Option<String>,
-    /// With --recover: the name of that version
-    #[arg(long, value_name = "NAME", requires = "recover")]
-    pub name: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! Exit codes and the one sentence an error is told in.
 
 use crate::control::SetupError;
+use crate::format::layout;
 use crate::ops::error::failure_of;
 use crate::ops::remove::RemoveError;
 use crate::ops::{Failure, OpsError};
@@ -52,7 +53,15 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if piped {
         return ExitCode::SUCCESS;
     }
-    let _ = writeln!(io::stderr(), "backyfs: {}", sentence(error));
+    let text = sentence(error);
+    let _ = writeln!(io::stderr(), "backyfs: {text}");
+    if failure(error) == Some(Failure::Damage) && text.starts_with(layout::CONDEMNED) {
+        let _ = writeln!(
+            io::stderr(),
+            "backyfs: without that list of condemned packs nothing is published or deleted: `backyfs repair` on a host that knows it \
+             puts it back; when none does, `backyfs repair --give-up` goes on without it"
+        );
+    }
     ExitCode::from(code_of(error))
 }
 

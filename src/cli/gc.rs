@@ -6,7 +6,7 @@ use crate::cli::setup::{Context, Open, interrupt};
 use crate::cli::{exit, output};
 use crate::control::sizes::show_bytes;
 use crate::ops::gc::policy::Reason;
-use crate::ops::gc::{self, GoingRow, Options, Report, Sharing};
+use crate::ops::gc::{self, GoingRow, InUse, Keepers, Options, Report, Sharing};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -47,9 +47,36 @@ pub fn gc(context: &Context, args: &Gc) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if is_whole { 0 } else { exit::DAMAGE }))
 }
 
+/// Who needs what stays.
+fn kept_by(keepers: &Keepers) -> String {
+    let Keepers { versions, expired, drafts, foreign_drafts, unconfirmed, lost, deleted_in_use } = keepers;
+    let mut text = format!("what stays is kept by {versions} versions");
+    for (count, what) in [
+        (drafts, "drafts of this host"),
+        (foreign_drafts, "drafts of other hosts"),
+        (unconfirmed, "records that are not confirmed yet"),
+        (lost, "versions whose records are lost (run `backyfs repair`)"),
+    ] {
+        if *count > 0 {
+            let _ = write!(text, ", {count} {what}");
+        }
+    }
+    text.push('\n');
+    if *expired > 0 {
+        let _ = writeln!(text, "{expired} of these versions have expired: `backyfs prune` deletes them");
+    }
+    for InUse { version, name, host, is_here, since } in deleted_in_use {
+        let place = if *is_here { "this host".to_owned() } else { format!("host {host}") };
+        let out = if *is_here { "" } else { "; if that host is gone for good, `backyfs rm --force` of it lets go" };
+        let _ =
+            writeln!(text, "version {version} of {name} was deleted and is still in use on {place} since {since}{out}");
+    }
+    text
+}
+
 fn text(report: &Report) -> String {
     if report.nothing_new {
-        return "nothing was removed since the last collection\n".to_owned();
+        return format!("nothing was removed since the last collection\n{}", kept_by(&report.kept_by));
     }
     let mut text = String::new();
     let will = if report.dry_run { "would go" } else { "went" };
@@ -79,6 +106,7 @@ fn text(report: &Report) -> String {
             show_bytes(staying.unfinished_bytes)
         );
     }
+    text += &kept_by(&report.kept_by);
     if report.dry_run {
         return text;
     }

@@ -1,6 +1,7 @@
 //! The command line: translates arguments to verbs and their results to text or JSON.
 
 mod args;
+mod args_repair;
 mod args_s3;
 mod backup_due;
 mod change;

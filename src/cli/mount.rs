@@ -19,7 +19,7 @@ use crate::fuse::options::{Audience, MountOptions};
 use crate::fuse::umount::{self, Insistence};
 use crate::fuse::{ground, pidfile};
 use crate::ops::gc::auto::Schedule;
-use crate::ops::{OpsError, gc};
+use crate::ops::{OpsError, gc, scrub};
 use crate::target::{Coherence, TargetSpec};
 use crate::words::clock::Clock;
 use crate::words::monitor::{Counter, Monitor, Tally};
@@ -152,7 +152,7 @@ fn make(
     if let Coherence::Doubtful(why) = repo.coherence() {
         tracing::warn!("{}", doubt(&why));
     }
-    repo.refresh()?;
+    scrub::learn_to_read(&repo)?;
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let options = FsOptions {
         incoming: IncomingOptions {

@@ -1,12 +1,14 @@
 //! `repair`.
 
-use crate::cli::args::Repair;
+use crate::cli::args_repair::Repair;
 use crate::cli::exit;
 use crate::cli::output::{self, Align, Table};
 use crate::cli::progress::{Unit, line};
 use crate::cli::setup::{Context, Open, interrupt};
 use crate::control::session;
 use crate::control::sizes::show_bytes;
+use crate::ops::gc::Sharing;
+use crate::ops::repair::give_up::{self, GivenUp};
 use crate::ops::repair::{self, Repaired, Step, orphans};
 use crate::ops::{OpsError, scrub};
 use crate::words::name::Name;
@@ -39,6 +41,11 @@ pub fn repair(context: &Context, args: &Repair) -> anyhow::Result<ExitCode> {
         let record = orphans::recover(&repo, root, &name)?;
         output::print(&format!("{}\n", record.uid))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(object) = &args.give_up {
+        scrub::learn(&repo)?;
+        let sharing = if args.only_host { Sharing::OnlyHere } else { Sharing::Unknown };
+        return show_given_up(context, &give_up::give_up(&repo, object, sharing, args.dry_run)?);
     }
     if args.orphans {
         scrub::learn(&repo)?;
@@ -75,6 +82,22 @@ fn show(context: &Context, repaired: &Repaired) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::from(if repaired.is_damage() { exit::DAMAGE } else { 0 }))
+}
+
+fn show_given_up(context: &Context, given_up: &GivenUp) -> anyhow::Result<ExitCode> {
+    if context.globals.json {
+        output::json(given_up)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let GivenUp { is_dry_run, object, problem, lost, moved_to } = given_up;
+    let mut text = format!("{object}: {problem}\n");
+    let verb = if *is_dry_run { "would be lost" } else { "lost" };
+    lost.iter().for_each(|lost| text += &format!("{verb}: {lost}\n"));
+    if let Some(place) = moved_to {
+        text += &format!("moved to {place}\n");
+    }
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list_orphans(context: &Context, found: &[orphans::Orphan]) -> anyhow::Result<ExitCode> {

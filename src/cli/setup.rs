@@ -8,7 +8,7 @@ use crate::control::session::{self, Parameters};
 use crate::control::sizes::parse_bytes;
 use crate::control::values::Surroundings;
 use crate::control::{Settings, SetupError};
-use crate::ops::{Interrupt, OpsError};
+use crate::ops::{Interrupt, OpsError, scrub};
 use crate::repo::Repository;
 use crate::words::clock::{Clock, SystemClock};
 use crate::words::geometry::BlockSize;
@@ -110,7 +110,7 @@ impl Context {
         let progress = Arc::new(progress);
         let monitor: Arc<dyn Monitor> = Arc::clone(&progress) as _;
         let repo = open(&settings, &self.clock, &monitor)?;
-        repo.refresh()?;
+        scrub::learn_to_read(&repo)?;
         Ok(Open { repo, progress, settings })
     }
 

@@ -142,7 +142,7 @@ impl From<&RepoError> for Errno {
             RepoError::NameCollision { .. } | RepoError::AlreadyExists { .. } => Self::EEXIST,
             RepoError::State { source, .. } => of_io(source),
             RepoError::Protected { .. } => Self::EPERM,
-            RepoError::InUse { .. } => Self::EBUSY,
+            RepoError::InUse { .. } | RepoError::InUseElsewhere { .. } => Self::EBUSY,
             _ => Self::EIO,
         }
     }

@@ -53,7 +53,7 @@ fn follow(repo: &Weak<Repository>, worked: bool) -> Option<bool> {
         }
         Err(error) => {
             if worked {
-                tracing::warn!("what other hosts do is not seen here for now: {error}");
+                tracing::warn!("not all that other hosts do is seen here for now: {error}");
             }
             Some(false)
         }

@@ -30,6 +30,7 @@ pub const IMAGE_MAX_BYTES: u64 = 1 << 56;
 /// See the module.
 pub struct DraftImage {
     repo: Arc<Repository>,
+    start: ImageRef,
     base: Option<ImageReader>,
     size: BlockSize,
     partial_max: usize,
@@ -95,7 +96,13 @@ impl DraftImage {
             stats: Stats::default(),
         };
         let base = base.map(|image| ImageReader::new(Arc::clone(&repo), image, "the base"));
-        Arc::new(Self { repo, base, size, partial_max, state: Mutex::new(state), settled: Condvar::new() })
+        Arc::new(Self { repo, start, base, size, partial_max, state: Mutex::new(state), settled: Condvar::new() })
+    }
+
+    /// The images it takes blocks from by their ids alone: the one it began as, and the one it is compared with.
+    pub fn inherits(&self) -> impl Iterator<Item = ImageRef> {
+        let base = self.base.as_ref().map(|base| *base.image());
+        std::iter::once(self.start).chain(base.filter(|base| *base != self.start))
     }
 
     /// Bytes.

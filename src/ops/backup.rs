@@ -14,7 +14,9 @@ use crate::image::DraftImage;
 use crate::ops::automatic;
 use crate::ops::base::{self, Base, ChangesFrom};
 use crate::ops::commit::{Publication, publish_version};
+use crate::ops::overlays::{self, Pinned};
 use crate::ops::pull::{OnBadSectors, Position, Pull, Unchanged};
+use crate::ops::reading::LatePin;
 use crate::ops::retain::Policy;
 use crate::ops::retain::due::Labels;
 use crate::ops::snapshots::Session;
@@ -127,6 +129,8 @@ pub fn backup(
     repo.check_name(&job.name)?;
     check_moment(repo, job)?;
     let base = Base::find(repo, &job.name, job.from)?;
+    // What is the base's is taken over by its ids: nobody may collect it before the version says that it needs it.
+    let _held = hold(repo, base.as_ref())?;
     let described = job.source.volume()?.describe();
     let (left, claim) = Unfinished::find(repo, &job.name, &described)?.unzip();
     let (session, resumed) = open(repo, job, base.as_ref(), left.as_ref(), monitor)?;
@@ -189,6 +193,17 @@ pub fn backup(
     let record = publish_version(repo, &settled, publication)?;
     work.unfinished.finish(repo);
     Ok(BackedUp { record, bad })
+}
+
+/// Pins the base of a backup that takes longer than a moment.
+fn hold(repo: &Arc<Repository>, base: Option<&Base>) -> Result<Option<LatePin>, OpsError> {
+    let Some(base) = base else { return Ok(None) };
+    // What a killed one left behind; costs nothing when there is none.
+    if let Err(error) = overlays::drop_stale_pins(repo) {
+        tracing::warn!("pins that nobody needs any more stay until the next collection: {error}");
+    }
+    let version = repo.catalog().version_summary(base.uid).map_err(RepoError::from)?;
+    Ok(version.map(|version| LatePin::new(repo, Pinned::from(&version))))
 }
 
 /// A moment that is given must have been, and be free: who takes backups over and begins again does not get each of them twice.

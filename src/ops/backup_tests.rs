@@ -1,6 +1,7 @@
 //! Backups of files, with and without knowledge of what changed.
 
 use super::*;
+use crate::ops::gc::{Options, gc};
 use crate::repo::testing::{self, TestRepository};
 use crate::words::monitor::{Counter, Silent, Tally};
 use crate::words::record::BlockKind;
@@ -76,6 +77,50 @@ impl Scene {
         let wrong = found.iter().zip(&expected).position(|(a, b)| a != b);
         assert_eq!(wrong, None, "first wrong byte");
     }
+}
+
+/// Deletes the base on another host, and collects there, as soon as this host says that it needs it.
+struct LosesBase {
+    repo: Arc<Repository>,
+    other: Arc<Repository>,
+    base: Uid,
+    is_done: AtomicBool,
+}
+
+impl Monitor for LosesBase {
+    fn count(&self, _: Counter, _: u64) {}
+
+    fn progress(&self, _: u64, _: u64) {
+        if self.is_done.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for _ in 0..400 {
+            if !crate::ops::overlays::own_pins(&self.repo).unwrap().is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.other.refresh().unwrap();
+        self.other.remove_version(self.base).unwrap();
+        let report = gc(&self.other, &Options::default(), &Silent, &Interrupt::never()).unwrap();
+        assert_eq!(report.obstacles, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_base_that_is_deleted_elsewhere_stays_until_the_backup_is_done() {
+    let mut scene = scene(&noise(4 << 20));
+    let base = scene.run().unwrap().record.uid;
+    scene.hint(r#"[{"offset": 0, "length": 4096, "exists": true}]"#);
+    scene.disk.write_all_at(&noise(4096), 0).unwrap();
+    let repo = Arc::clone(&scene.test.repo);
+    let target = Arc::new(crate::target::DirTarget::open(scene.test.dir.path().join("target")));
+    let other = testing::open(target, &scene.test.dir.path().join("other"), Arc::default()).unwrap();
+    let monitor = LosesBase { repo: Arc::clone(&repo), other, base, is_done: AtomicBool::new(false) };
+    let made = backup(&repo, &scene.job, &monitor, &Interrupt::never()).unwrap();
+    assert!(monitor.is_done.load(Ordering::Relaxed));
+    scene.assert_whole(&made.record);
+    assert_eq!(crate::ops::overlays::own_pins(&repo).unwrap(), []);
 }
 
 #[test]

@@ -6,9 +6,11 @@ use crate::format::layout::{self, ObjectKey};
 use crate::format::{condemned, record};
 use crate::image::{DraftImage, ImageReader};
 use crate::ops::commit::{Publication, publish_version};
-use crate::ops::discard;
+use crate::ops::gc::{Options, gc};
+use crate::ops::reading::ReadingPin;
 use crate::ops::remove::Consent;
 use crate::ops::unfinished::Unfinished;
+use crate::ops::{Interrupt, discard, overlays, remove};
 use crate::repo::claims::DraftClaims;
 use crate::repo::drafts::DraftOwner;
 use crate::repo::rebuild::IndexSource;
@@ -383,9 +385,81 @@ fn a_condemned_batch_that_vanished_is_noticed_and_what_is_gone_stays_dead() {
     // Lost together with the verdict of a version: only this host knows that it was confirmed.
     one.target().delete(&layout::ok(uid)).unwrap();
     assert_ne!(two.learn_condemned().unwrap(), before);
-    assert_eq!(two.catalog().condemned_packs().unwrap(), BTreeSet::from([gone]));
+    // A collector may be about to delete the one that is there: it is as dead as before.
+    assert_eq!(two.catalog().condemned_packs().unwrap(), BTreeSet::from([gone, there]));
     assert_eq!(two.catalog().version_uids().unwrap(), [uid]);
-    assert_eq!(host(&world, "three").catalog().condemned_packs().unwrap(), BTreeSet::from([gone]));
+    let three = host(&world, "three");
+    assert_eq!(three.catalog().condemned_packs().unwrap(), BTreeSet::from([gone, there]));
+    assert!(content(&two, uid) == noise(1, 50_000));
+    // What is needed of it is copied out, and then it goes.
+    let report = gc(&two, &Options::default(), &Silent, &Interrupt::never()).unwrap();
+    assert!(report.obstacles.is_empty() && report.copied_blocks > 0, "{report:?}");
+    let stored = two.stored_packs().unwrap();
+    assert!(stored.iter().all(|(pack, _)| *pack != there));
+    assert!(content(&host(&world, "four"), uid) == noise(1, 50_000));
+}
+
+#[test]
+fn a_draft_that_became_a_version_of_the_past_is_not_left_behind() {
+    let world = create(&small());
+    let one = Arc::clone(&world.repo);
+    let claim = one.new_draft().unwrap();
+    let draft = draft_record(&one, "vm", &noise(1, 9000), claim.id());
+    one.publish(&draft, &[]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    // A backup that is taken over from elsewhere, as of long ago; whoever made it died before it could remove the draft.
+    let created = Some(one.clock().now().plus_millis(-1_000_000_000));
+    let publication = Publication { draft: claim.id(), created, ..Publication::new(attributes("vm")) };
+    let version = publish_version(&one, &settle(&one, &noise(2, 9000)), publication).unwrap();
+    one.refresh().unwrap();
+    assert_eq!(one.catalog().drafts().unwrap(), []);
+    assert_eq!(one.catalog().version_uids().unwrap(), [version.uid]);
+}
+
+#[test]
+fn what_one_host_uses_another_does_not_delete_unless_somebody_insists() {
+    let world = create(&small());
+    let (one, two) = (Arc::clone(&world.repo), host(&world, "two"));
+    let uid = publish(&one, "vm", &noise(1, 9000)).unwrap().uid;
+    let summary = || one.catalog().version_summary(uid).unwrap().unwrap();
+    let options = |consent| remove::Options { consent, protect_younger: std::time::Duration::ZERO, open_handles: 0 };
+    let is_refused = |consent| {
+        // As every command does first.
+        two.refresh().unwrap();
+        remove::plan(&two, uid, &options(consent)).is_err()
+    };
+    assert!(!is_refused(Consent::Plain));
+    // A restore, or a file that is open there.
+    let reading = ReadingPin::new(&one, &summary());
+    assert!(is_refused(Consent::Plain) && !is_refused(Consent::Forced));
+    drop(reading);
+    assert!(!is_refused(Consent::Plain));
+    // Something written over it.
+    overlays::pin(&one, &summary()).unwrap();
+    assert!(is_refused(Consent::Plain) && !is_refused(Consent::Forced));
+    // A host that was not told yet looks at the last moment.
+    overlays::unpin(&one, uid).unwrap();
+    two.refresh().unwrap();
+    let removal = remove::plan(&two, uid, &options(Consent::Plain)).unwrap();
+    let reading = ReadingPin::new(&one, &summary());
+    assert!(matches!(removal.execute(&two), Err(RepoError::InUseElsewhere { .. })));
+    assert!(two.version(uid).is_ok());
+    // Who insists deletes it; its blocks stay as long as it is used, and a collection says so.
+    let image = two.version(uid).unwrap().record.image;
+    remove::plan(&two, uid, &options(Consent::Forced)).unwrap().execute(&two).unwrap();
+    let collect = || gc(&two, &Options::default(), &Silent, &Interrupt::never()).unwrap();
+    let kept_by = collect().kept_by;
+    assert_eq!((kept_by.versions, kept_by.deleted_in_use.len()), (0, 1), "{kept_by:?}");
+    let in_use = &kept_by.deleted_in_use[0];
+    assert_eq!((&in_use.version, &in_use.host, in_use.is_here), (&uid.to_string(), &one.host().to_string(), false));
+    let read = |repo: &Arc<Repository>| {
+        let mut bytes = vec![0; image.size_bytes as usize];
+        ImageReader::new(Arc::clone(repo), image, "test").read_at(0, &mut bytes).map(|()| bytes)
+    };
+    assert!(read(&host(&world, "three")).unwrap() == noise(1, 9000));
+    drop(reading);
+    assert!(collect().kept_by.deleted_in_use.is_empty());
+    assert!(read(&host(&world, "four")).is_err());
 }
 
 pub(super) fn condemn(repo: &Repository, packs: &[PackId]) -> ObjectKey {

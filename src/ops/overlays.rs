@@ -8,10 +8,28 @@
 use crate::catalog::VersionSummary;
 use crate::image::overlay::OverlayFile;
 use crate::repo::{RepoError, Repository};
+use crate::words::attribute::Attributes;
 use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, Uid};
-use crate::words::record::{Record, RecordKind, Stats, Verdict};
+use crate::words::record::{ImageRef, Record, RecordKind, Stats, Verdict};
 use std::path::PathBuf;
+
+/// What a pin keeps.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    /// The version it is, or nil.
+    pub version: Uid,
+    /// Its image.
+    pub image: ImageRef,
+    /// Its name and the like, for people.
+    pub attributes: Attributes,
+}
+
+impl From<&VersionSummary> for Pinned {
+    fn from(version: &VersionSummary) -> Self {
+        Self { version: version.uid, image: version.image, attributes: version.attributes.clone() }
+    }
+}
 
 /// The directory of this host's overlays of a repository.
 pub fn directory(repo: &Repository) -> PathBuf {
@@ -76,7 +94,7 @@ pub fn pin(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError>
             return Ok(());
         }
     }
-    publish_pin(repo, repo.clock().uid(), version)
+    publish_pin(repo, repo.clock().uid(), &Pinned::from(version))
 }
 
 /// Pins a version for an overlay that was made just now. A pin that is there already does not count: who looked for stale ones
@@ -85,26 +103,26 @@ pub fn pin(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError>
 /// # Errors
 /// As [`pin`].
 pub fn pin_anew(repo: &Repository, version: &VersionSummary) -> Result<(), RepoError> {
-    publish_pin(repo, repo.clock().uid(), version)
+    publish_pin(repo, repo.clock().uid(), &Pinned::from(version))
 }
 
-/// Publishes a pin of a version.
+/// Publishes a pin.
 ///
 /// # Errors
 /// When it could not be published; then there is none.
-pub(super) fn publish_pin(repo: &Repository, uid: Uid, version: &VersionSummary) -> Result<(), RepoError> {
+pub(super) fn publish_pin(repo: &Repository, uid: Uid, what: &Pinned) -> Result<(), RepoError> {
     let record = Record {
         uid,
         kind: RecordKind::Pin,
         created: repo.clock().now(),
         host: repo.host(),
-        image: version.image,
-        base: version.uid,
+        image: what.image,
+        base: what.version,
         supersedes: Uid::NIL,
         draft: DraftId::NIL,
-        start: version.image,
+        start: what.image,
         broken: None,
-        attributes: version.attributes.clone(),
+        attributes: what.attributes.clone(),
         stats: Stats::default(),
     };
     repo.publish(&record, &[])

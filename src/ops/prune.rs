@@ -220,6 +220,9 @@ fn remove_as_planned(
     match remove::plan(repo, planned.uid, &options.removal()) {
         Ok(removal) => match removal.execute_because(repo, Why::Pruned) {
             Err(RepoError::InUse { .. }) => return Ok(Some(Refusal::BeingRead.to_string())),
+            Err(RepoError::InUseElsewhere { host, .. }) => {
+                return Ok(Some(Refusal::OverlaidElsewhere { host }.to_string()));
+            }
             Err(RepoError::Protected { .. }) => return Ok(Some(Refusal::Protected.to_string())),
             done => done?,
         },

@@ -33,12 +33,12 @@ pub struct Options {
     pub open_handles: usize,
 }
 
-/// Whether something was written over a version.
+/// Whether something was written over a version, or another host uses it otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlaid {
     /// On this host, which would lose it.
     Here,
-    /// On another host, as its pin says.
+    /// On another host, or in use there, as a pin says.
     Elsewhere(HostId),
     /// Nowhere.
     No,
@@ -53,9 +53,11 @@ pub enum Refusal {
     /// There are local changes that would go with it.
     #[error("its data was written to: discard the overlay first (`echo discard > by_version/<uid>/overlay`)")]
     Overlaid,
-    /// Another host has local changes on top of it. They stay readable there whatever is deleted, so insisting is enough.
+    /// Another host reads it, makes another from it, or has local changes on top of it. That goes on whatever is deleted, so insisting
+    /// is enough.
     #[error(
-        "its data was written to on host {host}: discard the overlay there, or `backyfs rm --force` deletes the version"
+        "it is in use on host {host} (its data was written to, or it is being read, restored or written on from): end that there, or \
+         `backyfs rm --force` deletes the version"
     )]
     OverlaidElsewhere {
         /// Which host.
@@ -104,6 +106,7 @@ pub enum RemoveError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
     uid: Uid,
+    consent: Consent,
 }
 
 /// Decides. Protection comes first, then use, then age.
@@ -146,7 +149,11 @@ pub fn plan(repo: &Repository, uid: Uid, options: &Options) -> Result<Removal, R
     let refused = |refusal| RemoveError::Refused { uid, refusal };
     check(&version, overlaid, repo.clock().now(), options).map_err(refused)?;
     // The deed asks again, by trying.
-    if repo.is_being_read(uid)? { Err(refused(Refusal::BeingRead)) } else { Ok(Removal { uid }) }
+    if repo.is_being_read(uid)? {
+        Err(refused(Refusal::BeingRead))
+    } else {
+        Ok(Removal { uid, consent: options.consent })
+    }
 }
 
 /// The versions that overlays on other hosts hold, as their pins say. A pin of this host without an overlay means nothing.
@@ -176,8 +183,8 @@ impl Removal {
     /// Deletes it. Space comes back with a collection.
     ///
     /// # Errors
-    /// [`RepoError::InUse`] when a process of this host has begun to read it since; when target or catalog fail. It can be
-    /// repeated.
+    /// [`RepoError::InUse`] when a process of this host has begun to read it since, [`RepoError::InUseElsewhere`] when another host has;
+    /// when target or catalog fail. It can be repeated.
     pub fn execute(self, repo: &Repository) -> Result<(), RepoError> {
         self.execute_because(repo, Why::Asked)
     }
@@ -192,6 +199,13 @@ impl Removal {
         repo.learn_entries_of(self.uid)?;
         if repo.version(self.uid)?.attributes.protected {
             return Err(RepoError::Protected { uid: self.uid });
+        }
+        // Or have begun to use it.
+        repo.learn_pins()?;
+        if self.consent == Consent::Plain
+            && let Some(host) = held_elsewhere(repo)?.get(&self.uid)
+        {
+            return Err(RepoError::InUseElsewhere { uid: self.uid, host: *host });
         }
         repo.remove_version_because(self.uid, why)
     }

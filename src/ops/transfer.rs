@@ -5,7 +5,7 @@ use crate::image::Settled;
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::walk::{Found, walk};
 use crate::ops::{OpsError, label};
-use crate::repo::Repository;
+use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
 use crate::words::geometry::BlockSize;
 use crate::words::ids::{BlockId, Uid};
@@ -92,10 +92,11 @@ pub fn export(repo: &Repository, version: &Version) -> Export {
     }
 }
 
-/// Publishes an exported version again, as a new version of now: its uid is new, because one that was deleted stays dead.
+/// Publishes an exported version again, with its moment. Its uid is new, because one that was deleted stays dead.
 ///
 /// # Errors
-/// When the text is no export, belongs to another repository, its version still exists, or a block of it is gone.
+/// When the text is no export, belongs to another repository, its version still exists or was imported already, or a block of it is
+/// gone.
 pub fn import(repo: &Repository, text: &str, file: &str) -> Result<Record, OpsError> {
     let failed = |problem: String| OpsError::Import { file: file.to_owned(), problem };
     let export: Export = serde_json::from_str(text).map_err(|error| failed(format!("this is no export: {error}")))?;
@@ -109,11 +110,19 @@ pub fn import(repo: &Repository, text: &str, file: &str) -> Result<Record, OpsEr
     if repo.version(uid).is_ok() {
         return Err(failed(format!("version {uid} exists")));
     }
-    let attributes = attributes(&export.attributes, repo.clock().now()).map_err(failed)?;
+    let now = repo.clock().now();
+    let attributes = attributes(&export.attributes, now).map_err(failed)?;
+    let created = Stamp::parse(&export.created, now).map_err(|error| failed(error.to_string()))?;
+    let versions = repo.catalog().versions_of(&attributes.name).map_err(RepoError::from)?;
+    if let Some((_, there)) = versions.iter().find(|(moment, _)| *moment == created) {
+        return Err(failed(format!("{} has a version of {} already: {there}", attributes.name, export.created)));
+    }
     let image = image(repo, &export.image).map_err(failed)?;
     let image = count_blocks(repo, image)?;
     let base = export.base.and_then(|base| base.parse().ok()).filter(|base| repo.version(*base).is_ok());
-    let publication = Publication { base: base.unwrap_or(Uid::NIL), ..Publication::new(attributes) };
+    // One from the future was made by a clock that was wrong; its moment is now.
+    let created = Some(created).filter(|created| *created <= now);
+    let publication = Publication { base: base.unwrap_or(Uid::NIL), created, ..Publication::new(attributes) };
     let settled = Settled { image, changes: 0, stats: Stats::default() };
     Ok(publish_version(repo, &settled, publication)?)
 }

@@ -15,6 +15,8 @@ struct Walk<'a> {
     repo: &'a Repository,
     list: CondemnedFingerprint,
     stored: u64,
+    /// Blocks and nodes of which no copy can be read; `None` while one such ends the walk.
+    lost: Option<u64>,
     /// Nodes found good in this pass, so that shared subtrees are walked once.
     seen: HashMap<BlockId, ()>,
 }
@@ -25,12 +27,30 @@ impl Repository {
     /// # Errors
     /// When a block is lost, or target or catalog fail.
     pub fn check_image(&self, image: &ImageRef, relatives: &[ImageRef]) -> Result<CondemnedFingerprint, RepoError> {
+        self.check_or_count(image, relatives, None).map(|(list, _)| list)
+    }
+
+    /// As [`Repository::check_image`], for a record that was confirmed once and may have lost blocks since: everything that can be
+    /// read has a copy in a pack that is not condemned when this returns. Answers how many blocks and map nodes cannot.
+    ///
+    /// # Errors
+    /// When target or catalog fail.
+    pub fn check_what_is_left(&self, image: &ImageRef) -> Result<u64, RepoError> {
+        self.check_or_count(image, &[], Some(0)).map(|(_, lost)| lost.unwrap_or(0))
+    }
+
+    fn check_or_count(
+        &self,
+        image: &ImageRef,
+        relatives: &[ImageRef],
+        lost: Option<u64>,
+    ) -> Result<(CondemnedFingerprint, Option<u64>), RepoError> {
         loop {
             // First the index, then the whole list: a location learnt from the index and condemned since must be seen.
             self.learn_index()?;
             let index = self.core.catalog.index_changes()?;
             let list = self.learn_condemned()?;
-            let mut walk = Walk { repo: self, list, stored: 0, seen: HashMap::new() };
+            let mut walk = Walk { repo: self, list, stored: 0, lost, seen: HashMap::new() };
             if !walk.is_known_good(image)? {
                 let depth = image.depth();
                 let good: Vec<BlockId> = relatives
@@ -49,7 +69,7 @@ impl Repository {
                 // the same catalog while this one walks (GC rule 13). An entry that did arrive is as good as the others when
                 // the list, read again, is still the same.
                 if self.core.catalog.index_changes()? == index || self.learn_condemned()? == list {
-                    return Ok(list);
+                    return Ok((list, walk.lost));
                 }
                 continue;
             }
@@ -94,7 +114,9 @@ impl Walk<'_> {
         if id.is_hole() || relatives.contains(&id) || self.seen.contains_key(&id) {
             return Ok(());
         }
-        self.located(BlockKind::Map, &id)?;
+        if !self.located(BlockKind::Map, &id)? {
+            return Ok(());
+        }
         let node = self.repo.read_node(&id)?;
         let others: Vec<Arc<MapNode>> =
             relatives.iter().map(|other| self.repo.read_node(other)).collect::<Result<_, _>>()?;
@@ -116,18 +138,31 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Makes sure that a block has a copy in a pack that is not condemned.
-    fn located(&mut self, kind: BlockKind, id: &BlockId) -> Result<(), RepoError> {
+    /// Makes sure that a block has a copy in a pack that is not condemned. Says whether there is one: where losses are counted, one
+    /// that cannot be read is no error.
+    fn located(&mut self, kind: BlockKind, id: &BlockId) -> Result<bool, RepoError> {
         let core = &self.repo.core;
-        if core.catalog.has_location(id)? {
-            return Ok(());
+        let is_located = core.catalog.has_location(id)?;
+        // What is below a node must be looked at, so that must be readable, too, or the rest is lost with it.
+        if is_located && (kind == BlockKind::Data || self.lost.is_none()) {
+            return Ok(true);
         }
         // All its copies are condemned: they may still be readable, or the block may be in the cache.
-        match kind {
-            BlockKind::Data => core.store_block(&core.read_block(id)?, BlockId::HOLE).map(drop)?,
-            BlockKind::Map => core.store_node(&*core.read_node(id)?).map(drop)?,
+        let placed = match kind {
+            BlockKind::Data => core.read_block(id).and_then(|block| core.store_block(&block, BlockId::HOLE)).map(drop),
+            BlockKind::Map if is_located => core.read_node(id).map(drop),
+            BlockKind::Map => core.read_node(id).and_then(|node| core.store_node(&node)).map(drop),
+        };
+        match (placed, &mut self.lost) {
+            (Err(RepoError::Damaged { .. } | RepoError::Format { .. } | RepoError::Seal { .. }), Some(lost)) => {
+                *lost += 1;
+                Ok(false)
+            }
+            (placed, _) => {
+                placed?;
+                self.stored += u64::from(!is_located);
+                Ok(true)
+            }
         }
-        self.stored += 1;
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use crate::catalog::CatalogError;
 use crate::format::FormatError;
 use crate::seal::{KeyError, SealError};
 use crate::target::TargetError;
-use crate::words::ids::{BlockId, Uid};
+use crate::words::ids::{BlockId, HostId, Uid};
 use std::sync::Arc;
 
 /// An error of the repository. It can be cloned, because an error of background work is given to everyone it concerns.
@@ -74,6 +74,14 @@ pub enum RepoError {
     InUse {
         /// The version.
         uid: Uid,
+    },
+    /// Another host uses a version.
+    #[error("version {uid} is in use on host {host}: end that there, or `backyfs rm --force` deletes the version")]
+    InUseElsewhere {
+        /// The version.
+        uid: Uid,
+        /// Who.
+        host: HostId,
     },
     /// No version is meant by this text.
     #[error(

@@ -13,7 +13,6 @@ use crate::target::TargetError;
 use crate::words::attribute::AttributeEntry;
 use crate::words::ids::{BatchId, DraftId, EntryId, FragmentId, Uid};
 use crate::words::record::{Record, RecordKind, Verdict};
-use crate::words::stamp::Stamp;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
@@ -101,6 +100,16 @@ impl Repository {
         let known = self.core.catalog.entries(uid)?.iter().map(|entry| (uid, entry.entry)).collect();
         let mut learner = Learner::new(&self.core, &self.core.catalog);
         learner.entries_below(&format!("{}{uid}.", layout::ATTRIBUTES), &known)
+    }
+
+    /// Learns what is pinned, by any host.
+    ///
+    /// # Errors
+    /// When the target cannot be reached or the catalog fails.
+    pub fn learn_pins(&self) -> Result<(), RepoError> {
+        let mut learner = Learner::new(&self.core, &self.core.catalog);
+        learner.records_of(RecordKind::Pin)?;
+        learner.standing()
     }
 
     /// Reads index fragments that are new. Says whether there were any.
@@ -232,24 +241,43 @@ impl<'a> Learner<'a> {
         self.rolled_back.get_or_insert(sign);
     }
 
-    /// Reads batches of the condemned list that are new. One that cannot be read is an error: an incomplete list must not
-    /// pass for the whole.
+    /// Reads batches of the condemned list that are new. One that cannot be read is an error, after the others were learnt: an
+    /// incomplete list must not pass for the whole.
     pub(super) fn condemned(&mut self) -> Result<(), RepoError> {
         let core = self.core;
         let mut known = self.catalog.known_batches()?;
+        let mut damaged = None;
         for info in core.target.list(layout::CONDEMNED)? {
             let Some(batch) = layout::parse_condemned(&info.key) else { continue };
             if known.remove(&batch) {
                 continue;
             }
-            self.batch(batch, &info.key)?;
+            match self.batch(batch, &info.key) {
+                Err(error @ (RepoError::Seal { .. } | RepoError::Format { .. })) => drop(damaged.get_or_insert(error)),
+                learnt => learnt?,
+            }
         }
         for batch in known {
             if is_absent(&*core.target, &layout::condemned(batch))? {
                 self.sign(RolledBack::Batch(batch));
             }
         }
-        Ok(())
+        damaged.map_or(Ok(()), Err)
+    }
+
+    /// As [`Learner::condemned`], for a catalog that must be made although a batch is damaged. Nobody takes the list for the whole
+    /// because of that: whoever publishes or collects reads the batches that are not known here.
+    pub(super) fn condemned_past_damage(&mut self) -> Result<(), RepoError> {
+        match self.condemned() {
+            Err(error @ (RepoError::Seal { .. } | RepoError::Format { .. })) => {
+                let text = error.to_string();
+                if !self.learned.unreadable.contains(&text) {
+                    self.learned.unreadable.push(text);
+                }
+                Ok(())
+            }
+            learnt => learnt,
+        }
     }
 
     fn batch(&self, batch: BatchId, key: &ObjectKey) -> Result<(), RepoError> {
@@ -455,11 +483,11 @@ impl<'a> Learner<'a> {
         if drafts.is_empty() {
             return Ok(());
         }
-        let mut published: HashMap<DraftId, (Stamp, Uid)> = HashMap::new();
+        let mut published: HashMap<DraftId, Uid> = HashMap::new();
         for (version, verdict) in self.catalog.records(RecordKind::Version)? {
             if verdict == Verdict::Confirmed && !version.draft.is_nil() {
-                let newest = published.entry(version.draft).or_insert((version.created, version.uid));
-                *newest = (version.created, version.uid).max(*newest);
+                let newest = published.entry(version.draft).or_insert(version.uid);
+                *newest = version.uid.max(*newest);
             }
         }
         let superseded: HashMap<Uid, Uid> = drafts
@@ -468,8 +496,9 @@ impl<'a> Learner<'a> {
             .map(|(record, _)| (record.supersedes, record.uid))
             .collect();
         for (record, verdict) in drafts {
-            let version = published.get(&record.draft).filter(|(version, _)| record.created <= *version);
-            let successor = version.map(|(_, uid)| *uid).or_else(|| superseded.get(&record.uid).copied());
+            // By the moments of their publication, which uids have: a version that was taken over from elsewhere is created in the past.
+            let version = published.get(&record.draft).filter(|uid| record.uid.millis() <= uid.millis());
+            let successor = version.copied().or_else(|| superseded.get(&record.uid).copied());
             if let Some(successor) = successor.filter(|_| verdict == Verdict::Confirmed)
                 && self.is_certain(successor)?
             {

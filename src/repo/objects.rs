@@ -4,6 +4,7 @@ use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::slot::Slot;
 use crate::format::{attribute, condemned, damage, fragment, record};
+use crate::repo::reread::REREADS;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::seal::keys;
 use crate::target::TargetError;
@@ -75,6 +76,22 @@ impl Repository {
         }
         seen.bad.sort_by(|a, b| a.object.cmp(&b.object));
         Ok(seen)
+    }
+
+    /// What is wrong with one object; `None` when it is whole.
+    ///
+    /// # Errors
+    /// When it is not there, or the target cannot be reached.
+    pub fn problem_of(&self, key: &ObjectKey, object: Object) -> Result<Option<String>, RepoError> {
+        let mut problem = None;
+        // What is changed on its way only, is whole.
+        for _ in 0..=REREADS {
+            problem = self.look_at(object, &self.core.target.get(key)?, &mut BTreeMap::new()).err();
+            if problem.is_none() {
+                break;
+            }
+        }
+        Ok(problem)
     }
 
     /// Objects that must be there for what this host knows. Fragments are not among them: what they say is looked for instead.

@@ -6,6 +6,7 @@
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::{attribute, condemned, record};
+use crate::repo::lease::Lease;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::target::TargetError;
 use crate::words::attribute::AttributeEntry;
@@ -14,53 +15,78 @@ use crate::words::ids::{BatchId, KeyVersion, Uid};
 use crate::words::record::{Record, Verdict};
 
 impl Repository {
-    /// Copies what stands under a name to `aside/`. Nothing there is fine.
+    /// Copies what stands under a name to `aside/`, and answers where. Nothing there is fine.
     ///
     /// # Errors
     /// When the target fails; then nothing may be written over it.
-    pub fn keep_aside(&self, key: &ObjectKey) -> Result<(), RepoError> {
+    pub fn keep_aside(&self, key: &ObjectKey) -> Result<Option<ObjectKey>, RepoError> {
         let bytes = match self.core.target.get(key) {
             Ok(bytes) => bytes,
-            Err(TargetError::NotFound { .. }) => return Ok(()),
+            Err(TargetError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let aside = layout::aside(key, self.core.clock.damage_id());
-        Ok(self.core.target.put(&aside, &[&bytes])?)
+        self.core.target.put(&aside, &[&bytes])?;
+        Ok(Some(aside))
     }
 
-    /// Moves an object to `aside/`.
+    /// Moves an object to `aside/`, and answers where it is now.
     ///
     /// # Errors
     /// When the target fails. It can be repeated.
-    pub fn move_aside(&self, key: &ObjectKey) -> Result<(), RepoError> {
-        self.keep_aside(key)?;
-        Ok(self.core.target.delete(key)?)
+    pub fn move_aside(&self, key: &ObjectKey) -> Result<Option<ObjectKey>, RepoError> {
+        let aside = self.keep_aside(key)?;
+        self.core.target.delete(key)?;
+        Ok(aside)
     }
 
     /// Puts a record back, and its verdict if it was confirmed. A record that somebody withdraws or has deleted stays away.
     ///
-    /// The verdict goes first: a record without it looks like one whose writer died, and a collection on another host would withdraw
-    /// it for ever. A verdict without a record means nothing.
+    /// While it was away no collector saw it, so what it needs may be condemned by now: all of it is checked before, which takes what
+    /// time it takes, and once more after the record was put, as at its publication, which then costs a few requests. The verdict
+    /// goes first: a record without it looks like one whose writer died, and a collection on another host would withdraw it
+    /// for ever if the repair died there. A verdict without a record means nothing.
     ///
     /// # Errors
-    /// When target or catalog fail. It can be repeated.
+    /// When target or catalog fail, and when it was withdrawn meanwhile. It can be repeated.
     pub fn put_back_record(&self, record: &Record, verdict: Verdict) -> Result<bool, RepoError> {
         let core = &self.core;
         let uid = record.uid;
         if self.is_there(&layout::tombstone(uid))? || self.is_there(&layout::withdrawing(uid))? {
             return Ok(false);
         }
+        let _alive = Lease::take(&self.publishing_dir(), &uid.to_string())?;
         let sealed = core.sealer.seal_object(
             FrameKind::from(record.kind),
             object_id(uid.as_bytes(), &[]),
             &record::encode(record),
         );
         if verdict == Verdict::Confirmed {
-            self.put_back_mark(Object::Ok(uid))?;
+            self.confirm_again(record)?;
         }
         core.target.put(&layout::record(record.kind, uid), &[&sealed])?;
+        if verdict == Verdict::Confirmed {
+            self.check_what_is_left(&record.image)?;
+        }
         core.catalog.put_record(record, verdict)?;
         Ok(true)
+    }
+
+    /// Confirms a record that was confirmed once and is there, after a check of all that is left of it. Blocks that no pack holds any
+    /// more do not keep the rest from being read: what is lost is for the repair to list.
+    ///
+    /// # Errors
+    /// When target or catalog fail, and when it was withdrawn meanwhile. It can be repeated.
+    pub fn confirm_again(&self, record: &Record) -> Result<(), RepoError> {
+        let lost = self.check_what_is_left(&record.image)?;
+        if lost > 0 {
+            tracing::warn!("version {} is put back although {lost} of its blocks cannot be read", record.uid);
+        }
+        self.put_back_mark(Object::Ok(record.uid))?;
+        if self.is_there(&layout::withdrawing(record.uid))? {
+            return Err(RepoError::Withdrawn { uid: record.uid });
+        }
+        Ok(())
     }
 
     /// Puts back an object that says all by being there: `ok`, `withdrawing`, a tombstone.

@@ -4,13 +4,13 @@ use crate::catalog::Rebuild;
 use crate::format::frame::FrameKind;
 use crate::format::{condemned, layout};
 use crate::repo::learn::{Learned, Learner};
-use crate::repo::rollback::RolledBack;
+use crate::repo::rollback::{RolledBack, is_absent};
 use crate::repo::{RepoError, Repository, object_id};
 use crate::words::clock::ClockExt;
-use crate::words::ids::{PackId, Uid};
+use crate::words::ids::{BatchId, PackId, Uid};
 use crate::words::monitor::{Monitor, Silent};
 use crate::words::record::{PackContents, Verdict};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// Where the index is learnt from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,7 @@ const PACKS_PER_FRAGMENT: usize = 256;
 struct Before {
     confirmed: Vec<Uid>,
     condemned: BTreeSet<PackId>,
+    batches: BTreeSet<BatchId>,
 }
 
 /// What a rebuild found.
@@ -90,7 +91,7 @@ impl Repository {
         let mut learner = Learner::new(&self.core, rebuild.catalog());
         learner.records()?;
         learner.fragments_anew()?;
-        learner.condemned()?;
+        learner.condemned_past_damage()?;
         let mut rebuilt = Rebuilt::default();
         self.learn_packs(&rebuild, source, monitor, &mut rebuilt, &mut learner)?;
         // That may have taken long. What processes of this host put meanwhile is in both sets of tables already; this is what
@@ -98,7 +99,7 @@ impl Repository {
         learner.records()?;
         while learner.fragments_anew()? {}
         learner.damage()?;
-        learner.condemned()?;
+        learner.condemned_past_damage()?;
         learner.verdicts()?;
         if let Some(before) = before {
             self.keep_known(&rebuild, before, &mut learner.learned)?;
@@ -110,7 +111,8 @@ impl Repository {
 
     /// Something is missing on the target, perhaps more than was noticed; a rebuild must not forget what nobody else may know. That a
     /// record was confirmed stays true while it is there, and one that is gone is remembered as lost. Packs that were condemned
-    /// and are gone stay dead: fragments that name them are still there.
+    /// stay dead for ever, gone or not: fragments that name them are still there, and a collector somewhere may be about to delete
+    /// those that are. What is needed of them is copied out by the next check or collection.
     fn keep_known(&self, rebuild: &Rebuild, before: &Before, learned: &mut Learned) -> Result<(), RepoError> {
         let catalog = rebuild.catalog();
         for uid in &before.confirmed {
@@ -119,10 +121,8 @@ impl Repository {
                 None => learned.unreadable.extend(self.core.note_lost(*uid)?),
             }
         }
-        let stored: HashSet<PackId> = self.stored_packs()?.into_iter().map(|(pack, _)| pack).collect();
         let known = catalog.condemned_packs()?;
-        let is_dead = |pack: &&PackId| !stored.contains(*pack) && !known.contains(*pack);
-        let dead: Vec<PackId> = before.condemned.iter().filter(is_dead).copied().collect();
+        let dead: Vec<PackId> = before.condemned.difference(&known).copied().collect();
         if !dead.is_empty() {
             let batch = self.core.clock.batch_id();
             let object = object_id(batch.as_bytes(), &[]);
@@ -131,12 +131,23 @@ impl Repository {
             // Into both sets of tables.
             self.core.catalog.absorb_batch(batch, &dead)?;
         }
+        // One that is there and cannot be read any more was read once: it need not be read again, and a repair can write it anew.
+        let all: Vec<PackId> = before.condemned.iter().copied().collect();
+        for batch in before.batches.difference(&catalog.known_batches()?) {
+            if !is_absent(&*self.core.target, &layout::condemned(*batch))? {
+                catalog.absorb_batch(*batch, &all)?;
+            }
+        }
         Ok(())
     }
 
     /// What nobody else may know, should the target have lost it.
     fn before(&self) -> Result<Before, RepoError> {
-        Ok(Before { confirmed: self.confirmed_records()?, condemned: self.catalog().condemned_packs()? })
+        Ok(Before {
+            confirmed: self.confirmed_records()?,
+            condemned: self.catalog().condemned_packs()?,
+            batches: self.catalog().known_batches()?,
+        })
     }
 
     fn confirmed_records(&self) -> Result<Vec<Uid>, RepoError> {

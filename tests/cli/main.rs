@@ -421,6 +421,7 @@ fn an_exported_version_can_be_published_again() {
     let again = world.ok(&["import", &world.text("vm.json")]);
     assert_ne!(again.trim(), uid);
     assert_eq!(world.json(&["show", "vm"])["tags"], serde_json::json!(["golden"]));
+    assert_eq!(world.json(&["export", "vm"])["created"], exported["created"]);
     assert_eq!(world.run(&["restore", "vm", "-"]).stdout, bytes);
     fs::write(world.path("bad.json"), "{}").unwrap();
     world.fails(&["import", &world.text("bad.json")], 1, "no export");

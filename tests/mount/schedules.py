@@ -212,6 +212,6 @@ def an_overlay_of_another_host_holds_a_version(w, samples):
     other = {"BACKYFS_STATE_DIR": str(w.root / "other")}
     uid = w.uid("a")
     refused = w.run("rm", uid, ok=False, env=other)
-    check(refused.returncode == 1 and b"was written to on host" in refused.stderr, refused.stderr)
+    check(refused.returncode == 1 and b"in use on host" in refused.stderr, refused.stderr)
     w.run("rm", "--force", uid, env=other)
     equal((w.by_version(uid) / "data").read_bytes()[:8], b"scribble", "it stays readable where it was written")

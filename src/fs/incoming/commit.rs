@@ -264,7 +264,7 @@ fn draft_snapshot(work: &Work, settled: &Settled) -> String {
     work.origin.as_ref().map_or_else(String::new, |origin| origin.snapshot_of(settled.changes).to_owned())
 }
 
-fn attributes(name: &Name, work: &Work, snapshot_name: String) -> Attributes {
+pub(super) fn attributes(name: &Name, work: &Work, snapshot_name: String) -> Attributes {
     Attributes {
         name: name.clone(),
         snapshot_name,

@@ -12,6 +12,7 @@ mod close;
 mod commit;
 mod exits;
 pub mod file;
+mod holding;
 mod io;
 mod labelling;
 mod look;
@@ -77,6 +78,8 @@ pub struct Incoming {
     ended: Mutex<Vec<ProcessId>>,
     /// Versions that wait for their automatic tags.
     unlabelled: labelling::Unlabelled,
+    /// Pins of what drafts were made from.
+    held: Mutex<holding::Held>,
     me: Weak<Incoming>,
     stopping: AtomicBool,
 }
@@ -107,6 +110,7 @@ impl Incoming {
             watched: Mutex::default(),
             ended: Mutex::default(),
             unlabelled: labelling::Unlabelled::default(),
+            held: Mutex::default(),
             me: Weak::clone(me),
             stopping: AtomicBool::new(false),
         }))

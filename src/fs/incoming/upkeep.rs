@@ -25,6 +25,7 @@ impl Incoming {
     /// When the thread cannot be started.
     pub fn start_upkeep(self: &Arc<Self>) -> std::io::Result<()> {
         self.start_labelling()?;
+        self.start_holding()?;
         let me = Arc::downgrade(self);
         std::thread::Builder::new().name("upkeep".into()).spawn(move || keep_up(&me)).map(drop)
     }
@@ -35,6 +36,7 @@ impl Incoming {
         self.stopping.store(true, Ordering::Relaxed);
         // The errors were logged and stick to the drafts.
         let _ = self.make_all_durable();
+        self.let_go();
         // Those whose writers are still there are labelled by whoever mounts next.
         self.label_ready();
     }

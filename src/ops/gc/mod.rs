@@ -11,6 +11,7 @@
 
 pub mod auto;
 mod clean;
+mod keepers;
 mod marks;
 pub mod policy;
 mod reach;
@@ -21,6 +22,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+pub use keepers::{InUse, Keepers};
 pub use report::{GoingRow, Report, Staying};
 
 use crate::ops::gc::policy::{Choice, DEAD_PERCENT_DEFAULT, Kept, PackFacts, Policy, Reason};
@@ -149,6 +151,14 @@ pub fn gc(
     }
 }
 
+/// An object without which nobody can say what is needed, and the way out.
+fn blind(what: &str) -> String {
+    format!(
+        "it cannot be read: {what}; `backyfs repair` puts it back where it is known; when no host knows it, `backyfs repair --give-up` goes \
+         on without it"
+    )
+}
+
 impl Collection<'_> {
     fn run(&mut self) -> Result<(), OpsError> {
         let now = self.repo.clock().now();
@@ -158,14 +168,16 @@ impl Collection<'_> {
             self.withdraw(now)?;
             if clean::is_clean(self.repo, self.options, now)? {
                 self.report.nothing_new = true;
+                self.report.kept_by = Keepers::read(self.repo, now)?;
                 return Ok(());
             }
         }
         let learned = self.repo.refresh_everything()?;
-        self.report.obstacles.extend(learned.blind.iter().map(|what| format!("it cannot be read: {what}")));
+        self.report.obstacles.extend(learned.blind.iter().map(|what| blind(what)));
         let condemned = self.repo.catalog().condemned_packs().map_err(RepoError::from)?;
         self.stored = self.repo.stored_packs()?.into_iter().collect();
         self.gone = condemned.into_iter().filter(|pack| !self.stored.contains_key(pack)).collect();
+        self.report.kept_by = Keepers::read(self.repo, now)?;
         let plan = self.plan(now)?;
         self.report.resumed_packs = self.doomed()?.len() as u64;
         if self.options.dry_run {
@@ -315,7 +327,7 @@ impl Collection<'_> {
         let learned = repo.refresh_everything()?;
         let roots = Roots::read(repo)?;
         if let Some(what) = learned.blind.first() {
-            self.report.obstacles.push(format!("it cannot be read: {what}"));
+            self.report.obstacles.push(blind(what));
             return Ok(false);
         }
         rescue::learn_contents(repo, &doomed)?;

@@ -1,5 +1,6 @@
 //! What a collection did, and why it left what it left.
 
+use crate::ops::gc::keepers::Keepers;
 use crate::ops::gc::policy::Reason;
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ pub struct Report {
     pub going: Vec<GoingRow>,
     /// What stays, and why.
     pub staying: Staying,
+    /// Who needs what stays.
+    pub kept_by: Keepers,
     /// Packs that were condemned earlier, by anybody, and still lay there.
     pub resumed_packs: u64,
     /// Packs that were deleted.

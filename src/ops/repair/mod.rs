@@ -4,6 +4,7 @@
 //! never deleted. Blocks that no pack holds any more cannot be made up: the versions that lack them are listed, with the ranges, and a
 //! backup of the same content heals them.
 
+pub mod give_up;
 pub mod header;
 pub mod orphans;
 #[cfg(test)]
@@ -44,6 +45,28 @@ enum Deed {
     Aside(ObjectKey),
     /// Write down, for all hosts, that a pack is missing.
     Missing(PackId),
+}
+
+/// When a deed is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// What checks rely on.
+    Foundations,
+    Records,
+    Verdicts,
+    Aside,
+}
+
+impl Deed {
+    fn turn(&self) -> Turn {
+        match self {
+            Self::Kept(_) | Self::Entry(_) | Self::Batch(_) | Self::Index(_) | Self::Missing(_) => Turn::Foundations,
+            Self::Mark(Object::Withdrawing(_) | Object::Tombstone(_)) => Turn::Foundations,
+            Self::Record(..) => Turn::Records,
+            Self::Mark(_) => Turn::Verdicts,
+            Self::Aside(_) => Turn::Aside,
+        }
+    }
 }
 
 /// A step of a plan, for people and scripts.
@@ -262,16 +285,17 @@ impl Plan {
         Ok(())
     }
 
-    /// Carries the plan out.
+    /// Carries the plan out: what packs hold and which of them are condemned; then records, each confirmed after a check that relies
+    /// on both; then what goes aside, fragments above all, which the index stands for by then.
     ///
     /// # Errors
     /// When target or catalog fail. Then it can be planned anew and repeated.
     pub fn execute(&self, repo: &Repository, interrupt: &Interrupt) -> Result<(), OpsError> {
-        // The index first, before fragments go aside.
         let packs: Vec<PackContents> = self.contents.values().cloned().collect();
         packs.chunks(PACKS_PER_FRAGMENT).try_for_each(|packs| repo.index_packs(packs))?;
-        let (last, first): (Vec<&Deed>, _) = self.deeds.iter().partition(|deed| matches!(deed, Deed::Aside(_)));
-        for deed in first.into_iter().chain(last) {
+        let mut deeds: Vec<&Deed> = self.deeds.iter().collect();
+        deeds.sort_by_key(|deed| deed.turn());
+        for deed in deeds {
             interrupt.check()?;
             execute_one(repo, deed)?;
         }
@@ -300,7 +324,13 @@ fn execute_one(repo: &Repository, deed: &Deed) -> Result<(), OpsError> {
         }
         Deed::Mark(object) => {
             repo.keep_aside(&object.key())?;
-            repo.put_back_mark(*object)?;
+            match object {
+                Object::Ok(uid) => {
+                    let Some((record, _)) = record_of(repo, *uid)? else { return Ok(()) };
+                    repo.confirm_again(&record)?;
+                }
+                _ => repo.put_back_mark(*object)?,
+            }
         }
         Deed::Entry(entry) => {
             repo.keep_aside(&layout::attribute(entry.version, entry.entry))?;
@@ -310,7 +340,7 @@ fn execute_one(repo: &Repository, deed: &Deed) -> Result<(), OpsError> {
             repo.keep_aside(&layout::condemned(*batch))?;
             repo.put_back_batch(*batch)?;
         }
-        Deed::Aside(key) => repo.move_aside(key)?,
+        Deed::Aside(key) => drop(repo.move_aside(key)?),
         Deed::Missing(pack) => {
             let missing = BTreeMap::from([(*pack, PackState::Missing)]);
             crate::ops::scrub::settle_suspects(repo, &missing)?;

@@ -1,16 +1,19 @@
 //! What is lost is put back as far as this host, or the packs, know it; the rest is named; nothing is destroyed.
 
+use super::give_up::give_up;
 use super::*;
-use crate::format::layout::{ASIDE, ATTRIBUTES, HEADER, INDEX, OK, PACKS, TOMBSTONES, VERSIONS};
+use crate::format::layout::{ASIDE, ATTRIBUTES, CONDEMNED, HEADER, INDEX, OK, PACKS, TOMBSTONES, VERSIONS};
 use crate::image::ImageReader;
+use crate::ops::gc::{Options, Sharing, gc};
 use crate::ops::scrub::tests::{Action, World, act, scrub_all, unreadable};
+use crate::repo::rebuild::IndexSource;
 use crate::repo::testing;
 use crate::target::DirTarget;
 use crate::words::attribute::Validity;
 use crate::words::clock::{Clock, SystemClock};
 use crate::words::monitor::Silent;
 use crate::words::name::Name;
-use crate::words::record::BlockKind;
+use crate::words::record::{BlockKind, RecordKind};
 use std::sync::Arc;
 
 fn run(repo: &Repository) -> Repaired {
@@ -180,4 +183,127 @@ fn header_and_key_ring_come_back_from_this_host() {
         assert_eq!(world.objects(ASIDE).len(), 1);
         assert!(!world.objects(PACKS).is_empty());
     }
+}
+
+#[test]
+fn a_record_that_comes_back_is_checked_before_it_is_confirmed() {
+    let world = World::new();
+    let (uid, _) = attributes(world.repo())[1];
+    for object in [layout::record(RecordKind::Version, uid), layout::ok(uid)] {
+        std::fs::remove_file(world.file(object.as_str())).unwrap();
+    }
+    // A collector that sees no record condemns what it needs, and stalls.
+    let collector = world.other_host();
+    let packs: Vec<PackId> = collector.catalog().packs().unwrap().into_iter().map(|pack| pack.pack).collect();
+    collector.condemn(&packs).unwrap();
+    world.repo().refresh().unwrap();
+    assert_eq!(run(world.repo()).hopeless, []);
+    collector.delete_packs(&packs, &|| true).unwrap();
+    let other = world.other_host();
+    assert_eq!((other.version(uid).is_ok(), unreadable(&other, uid)), (true, Vec::new()));
+}
+
+#[test]
+fn a_confirmation_that_comes_back_is_checked_too() {
+    let world = World::new();
+    let (uid, _) = attributes(world.repo())[1];
+    std::fs::remove_file(world.file(layout::ok(uid).as_str())).unwrap();
+    let packs: Vec<PackId> = world.repo().catalog().packs().unwrap().into_iter().map(|pack| pack.pack).collect();
+    let collector = world.other_host();
+    collector.condemn(&packs).unwrap();
+    assert_eq!(run(world.repo()).hopeless, []);
+    collector.delete_packs(&packs, &|| true).unwrap();
+    assert_eq!(unreadable(&world.other_host(), uid), [0u64; 0]);
+}
+
+#[test]
+fn a_version_that_lost_blocks_comes_back_with_the_rest() {
+    let world = World::new();
+    let (uid, _) = attributes(world.repo())[1];
+    let object = layout::record(RecordKind::Version, uid).to_string();
+    act(&world, Action::Flip(90), &object, &[]);
+    for pack in world.packs(BlockKind::Data) {
+        act(&world, Action::Remove, &pack, &[]);
+    }
+    let done = run(world.repo());
+    assert!(done.versions.iter().any(|version| version.uid == uid.to_string()), "{done:?}");
+    assert!(world.other_host().version(uid).is_ok());
+}
+
+#[test]
+fn what_no_host_can_read_is_given_up_when_somebody_asks_for_it() {
+    let world = World::new();
+    let (uid, _) = attributes(world.repo())[1];
+    let record = layout::record(RecordKind::Version, uid).to_string();
+    act(&world, Action::Flip(90), &record, &[]);
+    let other = world.other_host();
+    let collect = || gc(&other, &Options::default(), &Silent, &Interrupt::never()).unwrap().obstacles;
+    assert!(collect().iter().any(|obstacle| obstacle.contains(&record) && obstacle.contains("--give-up")));
+    assert!(give_up(world.repo(), &record, Sharing::Unknown, false).is_err(), "it is known here");
+    let sound = layout::record(RecordKind::Version, attributes(world.repo())[0].0).to_string();
+    for not in [sound.as_str(), HEADER, "versions/nothing", "../elsewhere", &world.objects(PACKS)[0]] {
+        assert!(give_up(&other, not, Sharing::Unknown, false).is_err(), "{not}");
+    }
+    let asked = give_up(&other, &record, Sharing::Unknown, true).unwrap();
+    assert!(asked.moved_to.is_none() && world.file(&record).exists());
+    let told = give_up(&other, &record, Sharing::Unknown, false).unwrap();
+    assert_eq!(told.lost, asked.lost);
+    assert!(told.lost[0].contains(&uid.to_string()), "{told:?}");
+    assert!(!world.file(&record).exists() && world.file(&told.moved_to.unwrap()).exists());
+    assert_eq!(collect(), Vec::<String>::new());
+}
+
+/// A host of its own that has not looked at the target.
+fn stranger(world: &World, state: &str) -> Arc<Repository> {
+    testing::open(Arc::new(DirTarget::open(world.path("target"))), &world.path(state), Arc::default()).unwrap()
+}
+
+#[test]
+fn a_damaged_list_of_condemned_packs_keeps_nobody_from_reading() {
+    let world = World::new();
+    let known = attributes(world.repo());
+    let dead = PackId::from_bytes([9; 32]);
+    world.repo().condemn(&[dead]).unwrap();
+    let batch = world.objects(CONDEMNED)[0].clone();
+    act(&world, Action::FlipNearEnd(3), &batch, &[]);
+    let other = stranger(&world, "other");
+    assert!(other.refresh().is_err());
+    let can_read = || {
+        assert_eq!(attributes(&other), known);
+        assert!(known.iter().all(|(uid, _)| unreadable(&other, *uid).is_empty()));
+        // Whoever publishes or deletes has not seen the whole list.
+        assert!(other.check_image(&other.version(known[0].0).unwrap().record.image, &[]).is_err());
+        assert!(gc(&other, &Options::default(), &Silent, &Interrupt::never()).is_err());
+    };
+    crate::ops::scrub::learn_to_read(&other).unwrap();
+    can_read();
+    let rebuilt = other.rebuild(IndexSource::Fragments, &Silent).unwrap();
+    assert!(rebuilt.learned.unreadable.iter().any(|text| text.contains(&batch)), "{rebuilt:?}");
+    can_read();
+    // Who knows it still does after a rebuild, and puts it back.
+    world.repo().rebuild(IndexSource::Packs, &Silent).unwrap();
+    assert!(world.repo().catalog().is_condemned(&dead).unwrap());
+    assert!(give_up(world.repo(), &batch, Sharing::OnlyHere, false).is_err());
+    assert_eq!(run(world.repo()).hopeless, []);
+    other.refresh().unwrap();
+    assert!(other.catalog().is_condemned(&dead).unwrap());
+}
+
+#[test]
+fn a_list_of_condemned_packs_that_was_given_up_is_written_anew_by_who_knows_it() {
+    let world = World::new();
+    let dead = PackId::from_bytes([9; 32]);
+    world.repo().condemn(&[dead]).unwrap();
+    let batch = world.objects(CONDEMNED)[0].clone();
+    act(&world, Action::FlipNearEnd(3), &batch, &[]);
+    let other = stranger(&world, "other");
+    assert!(give_up(&other, &batch, Sharing::Unknown, false).is_err(), "others may be at it");
+    let told = give_up(&other, &batch, Sharing::OnlyHere, false).unwrap();
+    assert!(world.file(&told.moved_to.unwrap()).exists());
+    other.refresh().unwrap();
+    assert!(gc(&other, &Options::default(), &Silent, &Interrupt::never()).unwrap().obstacles.is_empty());
+    assert!(!other.catalog().is_condemned(&dead).unwrap());
+    world.repo().refresh().unwrap();
+    other.refresh().unwrap();
+    assert!(other.catalog().is_condemned(&dead).unwrap());
 }

@@ -167,6 +167,22 @@ pub fn learn(repo: &Repository) -> Result<Option<BadObject>, OpsError> {
     past_damage(repo, repo.refresh())
 }
 
+/// Learns what there is, for whoever lists, reads or restores: an object that cannot be read is told of, and nobody is kept from the
+/// rest by it. Whoever publishes or collects meets it again, and stops there.
+///
+/// # Errors
+/// When the target cannot be reached or the catalog fails.
+pub fn learn_to_read(repo: &Repository) -> Result<(), OpsError> {
+    let refreshed = repo.refresh();
+    let is_whole = refreshed.is_ok();
+    if let Some(BadObject { object, problem }) = past_damage(repo, refreshed)?.filter(|_| !is_whole) {
+        repo.monitor().warn(&format!(
+            "{object}: {problem}: what is known without it can be read and restored; run `backyfs repair` before the next backup"
+        ));
+    }
+    Ok(())
+}
+
 /// As [`learn`], from a refresh that was made already.
 ///
 /// # Errors

@@ -1,0 +1,246 @@
+//! What a draft was made from stays while it is written, whoever deletes it: blocks that are the base's are taken over by their
+//! ids, and a copy of hours must not fail at its end because a collection took them meanwhile (docs/architecture.md).
+//!
+//! A pin on the target says so. It is published beside the writer, who never waits for it, once a draft has been changed for a
+//! moment: a short copy asks the target for nothing more. What is acknowledged does not rely on it, since every commit checks all
+//! that it refers to.
+
+use crate::fs::incoming::Incoming;
+use crate::fs::incoming::commit::attributes;
+use crate::ops::overlays::Pinned;
+use crate::ops::reading::{PIN_AFTER, ReadingPin};
+use crate::words::ids::{BlockId, DraftId};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+/// An image that a draft inherits from, by the root of its map.
+type Inherited = (DraftId, BlockId);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Held {
+    /// What was inherited at the last look.
+    seen: HashSet<Inherited>,
+    pins: HashMap<Inherited, ReadingPin>,
+}
+
+impl Incoming {
+    /// Starts to hold; it ends with the tree.
+    pub(super) fn start_holding(self: &Arc<Self>) -> std::io::Result<()> {
+        let me = Arc::downgrade(self);
+        std::thread::Builder::new().name("hold-bases".into()).spawn(move || keep_holding(&me)).map(drop)
+    }
+
+    /// Pins what drafts have inherited since the last look, and lets go of what none does any more.
+    fn hold(&self) {
+        let mut held = self.held.lock();
+        let inherited = self.inherited();
+        held.pins.retain(|key, _| inherited.contains_key(key));
+        for (key, what) in &inherited {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            // At the first look it may be over in a moment.
+            if held.seen.contains(key) && !held.pins.contains_key(key) {
+                held.pins.insert(*key, ReadingPin::of(&self.repo, what));
+            }
+        }
+        held.seen = inherited.into_keys().collect();
+    }
+
+    /// Lets go of everything.
+    pub(super) fn let_go(&self) {
+        *self.held.lock() = Held::default();
+    }
+
+    fn inherited(&self) -> HashMap<Inherited, Pinned> {
+        let files = self.table.lock().files();
+        let mut inherited = HashMap::new();
+        for file in files {
+            let state = file.state.lock();
+            let Some(work) = state.work.as_ref().filter(|work| work.is_changed() && work.error.is_none()) else {
+                continue;
+            };
+            for image in work.image.inherits().chain([work.start]).filter(|image| !image.root.is_hole()) {
+                let attributes = attributes(&state.name, work, String::new());
+                let what = Pinned { version: work.base, image, attributes };
+                inherited.insert((work.draft.id(), image.root), what);
+            }
+        }
+        inherited
+    }
+}
+
+fn keep_holding(me: &Weak<Incoming>) {
+    loop {
+        std::thread::sleep(PIN_AFTER);
+        let Some(incoming) = me.upgrade() else { return };
+        if incoming.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        incoming.hold();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::incoming::IncomingOptions;
+    use crate::fs::nodes::Node;
+    use crate::fs::seam::{Access, Caller, Fh, OpenRequest, WriteOrigin, WriteRequest};
+    use crate::image::ImageReader;
+    use crate::ops::Interrupt;
+    use crate::ops::gc::{Options, gc};
+    use crate::ops::overlays::own_pins;
+    use crate::repo::Repository;
+    use crate::repo::testing::{TestRepository, create, open, small};
+    use crate::target::DirTarget;
+    use crate::words::ids::Uid;
+    use crate::words::monitor::Silent;
+    use crate::words::name::{Name, TemporaryNames};
+    use std::time::{Duration, Instant};
+
+    const ME: Caller = Caller { uid: 0, gid: 0, pid: 0 };
+
+    /// A mount without a kernel, and another host on its target.
+    struct Scene {
+        incoming: Arc<Incoming>,
+        other: Arc<Repository>,
+        world: TestRepository,
+    }
+
+    fn scene() -> Scene {
+        let world = create(&small());
+        let options = IncomingOptions {
+            temporary: TemporaryNames::default(),
+            commit_timeout: Duration::from_secs(60),
+            draft_expire: Duration::from_secs(3600),
+            policy: Arc::default(),
+            uid: 0,
+            gid: 0,
+        };
+        let incoming = Incoming::new(Arc::clone(&world.repo), options).unwrap();
+        let target = Arc::new(DirTarget::open(world.dir.path().join("target")));
+        let other = open(target, &world.dir.path().join("other"), Arc::default()).unwrap();
+        Scene { incoming, other, world }
+    }
+
+    impl Scene {
+        fn open(&self, truncate: bool) -> (u64, Fh) {
+            let request = OpenRequest {
+                access: Access::ReadWrite,
+                append: false,
+                truncate,
+                exclusive: false,
+                direct: false,
+                sync: false,
+                exec: false,
+            };
+            let caller = Caller { pid: std::process::id(), ..ME };
+            let opened = self.incoming.create(caller, "", "vm", 0o600, &request).unwrap();
+            let Node::IncomingFile(number) = opened.node else { panic!("a file") };
+            (number, opened.fh)
+        }
+
+        fn write(&self, (number, fh): (u64, Fh), offset: u64, data: &[u8]) {
+            let caller = Caller { pid: std::process::id(), ..ME };
+            let ino = Node::IncomingFile(number).ino();
+            let request = WriteRequest { caller, ino, fh, offset, data, append: false, origin: WriteOrigin::Call };
+            self.incoming.write(number, &request).unwrap();
+        }
+
+        fn close(&self, (number, fh): (u64, Fh)) {
+            let caller = Caller { pid: std::process::id(), ..ME };
+            self.incoming.flush(caller, number, fh).unwrap();
+            self.incoming.release(number, fh);
+        }
+
+        fn newest(&self) -> (Uid, Vec<u8>) {
+            let repo = &self.world.repo;
+            let uid = repo.catalog().newest(&Name::new("vm").unwrap()).unwrap().unwrap();
+            let image = repo.version(uid).unwrap().record.image;
+            let mut bytes = vec![0; image.size_bytes as usize];
+            ImageReader::new(Arc::clone(repo), image, "test").read_at(0, &mut bytes).unwrap();
+            (uid, bytes)
+        }
+
+        /// Deletes a version on the other host, and collects there.
+        fn lose(&self, uid: Uid) {
+            self.other.refresh().unwrap();
+            self.other.remove_version(uid).unwrap();
+            let report = gc(&self.other, &Options::default(), &Silent, &Interrupt::never()).unwrap();
+            assert_eq!(report.obstacles, Vec::<String>::new());
+        }
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 7_u64;
+        let step = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        });
+        step.take(len).collect()
+    }
+
+    #[test]
+    fn what_is_changed_in_place_survives_the_loss_of_its_base() {
+        let scene = scene();
+        let mut bytes = noise(300_000);
+        let handle = scene.open(false);
+        scene.write(handle, 0, &bytes);
+        scene.close(handle);
+        let (base, _) = scene.newest();
+        let handle = scene.open(false);
+        scene.write(handle, 5000, b"changed");
+        bytes[5000..5007].copy_from_slice(b"changed");
+        // One look sees that it was changed, the next that it still is.
+        scene.incoming.hold();
+        assert_eq!(own_pins(&scene.world.repo).unwrap().len(), 0, "short work asks for nothing");
+        scene.incoming.hold();
+        assert_eq!(own_pins(&scene.world.repo).unwrap().len(), 1);
+        scene.lose(base);
+        scene.write(handle, 150_000, b"again");
+        bytes[150_000..150_005].copy_from_slice(b"again");
+        scene.close(handle);
+        assert!(scene.newest().1 == bytes);
+        scene.incoming.hold();
+        assert_eq!(own_pins(&scene.world.repo).unwrap().len(), 0, "the version stands for it now");
+    }
+
+    #[test]
+    fn so_does_what_is_copied_over_it_again() {
+        let scene = scene();
+        let bytes = noise(300_000);
+        let handle = scene.open(false);
+        scene.write(handle, 0, &bytes);
+        scene.close(handle);
+        let (base, _) = scene.newest();
+        let handle = scene.open(true);
+        scene.write(handle, 0, &bytes[..100_000]);
+        (0..2).for_each(|_| scene.incoming.hold());
+        scene.lose(base);
+        scene.write(handle, 100_000, &bytes[100_000..]);
+        scene.close(handle);
+        let (copy, content) = scene.newest();
+        assert!(copy != base && content == bytes);
+    }
+
+    #[test]
+    fn nothing_is_left_at_the_end() {
+        let scene = scene();
+        let handle = scene.open(false);
+        scene.write(handle, 0, &noise(50_000));
+        scene.close(handle);
+        let handle = scene.open(false);
+        scene.write(handle, 9, b"x");
+        scene.incoming.start_upkeep().unwrap();
+        let patience = Instant::now();
+        while own_pins(&scene.world.repo).unwrap().is_empty() {
+            assert!(patience.elapsed() < Duration::from_secs(20), "it is pinned by itself");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        scene.incoming.drain();
+        assert_eq!(own_pins(&scene.world.repo).unwrap().len(), 0);
+    }
+}
