@@ -47,11 +47,15 @@ impl Settings {
         line(Key::S3Region, s3.region.clone().into());
         line(Key::S3Style, super::s3::style_name(s3.style).into());
         match &s3.credentials {
-            CredentialSource::None | CredentialSource::Given(_) => {}
-            CredentialSource::File { path: file, profile } => {
-                line(Key::S3CredentialsFile, path(file));
+            CredentialSource::File { path: file, config, profile } => {
+                // A profile may stand in the configuration beside it only, which goes without saying.
+                if config.is_none() || file.exists() {
+                    line(Key::S3CredentialsFile, path(file));
+                }
                 line(Key::S3Profile, profile.clone().into());
             }
+            // What is in the environment is not part of the configuration.
+            _ => {}
         }
         if let Some(file) = &s3.ca_file {
             line(Key::S3CaFile, path(file));

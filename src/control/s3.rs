@@ -2,7 +2,10 @@
 
 use crate::control::given::{Key, SettingsError};
 use crate::control::values::{Surroundings, Values, home, parse_concurrency, parse_style, parse_timeout};
-use crate::target::s3::{CredentialSource, Keys, Settings, Style};
+use crate::target::s3::{
+    ContainerToken, CredentialSource, ECS_AGENT, Hidden, Keys, METADATA_SERVICE, SESSION_DEFAULT, Settings, Style,
+    WebIdentity, token_service,
+};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -28,7 +31,8 @@ pub(super) fn settings(values: &Values<'_>, surroundings: &Surroundings) -> Resu
     })
 }
 
-/// Keys that were set, a file that was set, keys in the environment, the file where AWS's tools keep theirs.
+/// Keys that were set, a file that was set, then where AWS's own tools look, in their order: keys in the environment, a token in a file,
+/// the files of profiles, the agent of a container, the metadata service of the machine.
 fn credentials(
     values: &Values<'_>,
     surroundings: &Surroundings,
@@ -42,7 +46,7 @@ fn credentials(
     let named = values.text(Key::S3Profile)?;
     let profile = named.clone().or_else(|| variable(&["AWS_PROFILE"])).unwrap_or_else(|| "default".into());
     if let Some(path) = values.path(Key::S3CredentialsFile)? {
-        return Ok(CredentialSource::File { path, profile });
+        return Ok(CredentialSource::File { path, config: None, profile });
     }
     if named.is_none()
         && let (Some(access_key), Some(secret_key)) =
@@ -51,12 +55,39 @@ fn credentials(
         let session_token = variable(&["AWS_SESSION_TOKEN"]).map(Zeroizing::new);
         return Ok(CredentialSource::Given(Keys { access_key, secret_key: secret_key.into(), session_token }));
     }
-    let usual = variable(&["AWS_SHARED_CREDENTIALS_FILE"]).map(PathBuf::from);
-    let usual = usual.or_else(|| home(surroundings, "", ".aws/credentials"));
-    Ok(match usual.filter(|path| named.is_some() || path.exists()) {
-        Some(path) => CredentialSource::File { path, profile },
-        None => CredentialSource::None,
-    })
+    if named.is_none()
+        && let (Some(role), Some(file)) = (variable(&["AWS_ROLE_ARN"]), variable(&["AWS_WEB_IDENTITY_TOKEN_FILE"]))
+    {
+        let region = values.text(Key::S3Region)?.or_else(|| variable(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+        return Ok(CredentialSource::WebIdentity(WebIdentity {
+            role,
+            token_file: file.into(),
+            session: variable(&["AWS_ROLE_SESSION_NAME"]).unwrap_or_else(|| SESSION_DEFAULT.into()),
+            endpoint: variable(&["AWS_ENDPOINT_URL_STS"]).unwrap_or_else(|| token_service(region.as_deref())),
+        }));
+    }
+    let file =
+        |names: &[&str], below: &str| variable(names).map(PathBuf::from).or_else(|| home(surroundings, "", below));
+    let config = file(&["AWS_CONFIG_FILE"], ".aws/config");
+    if let Some(path) = file(&["AWS_SHARED_CREDENTIALS_FILE"], ".aws/credentials") {
+        let is_named = named.is_some() || variable(&["AWS_PROFILE"]).is_some();
+        if is_named || CredentialSource::is_meant(&path, config.as_deref(), &profile) {
+            return Ok(CredentialSource::File { path, config, profile });
+        }
+    }
+    let agent = variable(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"]).map(|path| format!("{ECS_AGENT}{path}"));
+    if let Some(url) = agent.or_else(|| variable(&["AWS_CONTAINER_CREDENTIALS_FULL_URI"])) {
+        let file = variable(&["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]);
+        let given =
+            || variable(&["AWS_CONTAINER_AUTHORIZATION_TOKEN"]).map(|token| ContainerToken::Given(Hidden::new(token)));
+        let token = file.map(|file| ContainerToken::File(file.into())).or_else(given);
+        return Ok(CredentialSource::Container { url, token });
+    }
+    if variable(&["AWS_EC2_METADATA_DISABLED"]).is_some_and(|text| text.eq_ignore_ascii_case("true")) {
+        return Ok(CredentialSource::None);
+    }
+    let endpoint = variable(&["AWS_EC2_METADATA_SERVICE_ENDPOINT"]).unwrap_or_else(|| METADATA_SERVICE.into());
+    Ok(CredentialSource::Instance { endpoint })
 }
 
 pub(super) const fn style_name(style: Style) -> &'static str {
@@ -107,7 +138,7 @@ mod tests {
         assert_eq!((secret(&found).as_str(), found.s3.endpoint.as_deref()), ("geheim", Some("https://h")));
         assert!(!format!("{found:?}").contains("geheim") && !found.describe().contains("geheim"));
         std::fs::write(&config, "[s3]\ncredentials-file = 'x'\nprofile = 'p'\n").unwrap();
-        let file = CredentialSource::File { path: dir.path().join("x"), profile: "p".into() };
+        let file = CredentialSource::File { path: dir.path().join("x"), config: None, profile: "p".into() };
         assert_eq!(resolve(&[named], &[], &env).unwrap().s3.credentials, file);
         let found = resolve(&[], &[], &env).unwrap();
         assert_eq!(secret(&found), "aus der Umgebung");
@@ -115,9 +146,49 @@ mod tests {
         let usual = dir.path().join("credentials");
         std::fs::write(&usual, "").unwrap();
         let env = [("AWS_SHARED_CREDENTIALS_FILE", usual.to_str().unwrap()), ("AWS_PROFILE", "q")];
-        let file = CredentialSource::File { path: usual.clone(), profile: "q".into() };
+        let file = CredentialSource::File { path: usual.clone(), config: None, profile: "q".into() };
         assert_eq!(resolve(&[], &[], &env).unwrap().s3.credentials, file);
-        assert_eq!(resolve(&[], &[], &[]).unwrap().s3.credentials, CredentialSource::None);
+    }
+
+    #[test]
+    fn roles_are_asked_for_where_the_tools_of_aws_ask() {
+        let dir = tempfile::tempdir().unwrap();
+        let (credentials, config) = (dir.path().join("credentials"), dir.path().join("config"));
+        let files = [
+            ("AWS_SHARED_CREDENTIALS_FILE", credentials.to_str().unwrap()),
+            ("AWS_CONFIG_FILE", config.to_str().unwrap()),
+        ];
+        let found = |more: &[(&str, &str)]| resolve(&[], &[], &[&files[..], more].concat()).unwrap().s3.credentials;
+        let instance = |endpoint: &str| CredentialSource::Instance { endpoint: endpoint.into() };
+        assert_eq!(found(&[]), instance("http://169.254.169.254"));
+        assert_eq!(
+            found(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://[fd00:ec2::254]")]),
+            instance("http://[fd00:ec2::254]")
+        );
+        assert_eq!(found(&[("AWS_EC2_METADATA_DISABLED", "true")]), CredentialSource::None);
+        let CredentialSource::Container { url, token: None } =
+            found(&[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x")])
+        else {
+            panic!()
+        };
+        assert_eq!(url, "http://169.254.170.2/v2/x");
+        let eks = [
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "geheim"),
+        ];
+        assert!(matches!(found(&eks), CredentialSource::Container { token: Some(ContainerToken::Given(_)), .. }));
+        assert!(!format!("{:?}", found(&eks)).contains("geheim"));
+        // A configuration that says nothing of keys is passed over, one that does is not.
+        std::fs::write(&config, "[default]\nregion = eu-west-1\n").unwrap();
+        assert!(matches!(found(&eks), CredentialSource::Container { .. }));
+        std::fs::write(&config, "[default]\ncredential_process = x\n").unwrap();
+        assert!(matches!(found(&eks), CredentialSource::File { config: Some(_), .. }));
+        let role = [("AWS_ROLE_ARN", "arn:r"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"), ("AWS_REGION", "eu-west-1")];
+        let CredentialSource::WebIdentity(found) = found(&role) else { panic!() };
+        assert_eq!(
+            (found.endpoint.as_str(), found.session.as_str()),
+            ("https://sts.eu-west-1.amazonaws.com/", "backyfs")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, ObjectKey};
 use crate::format::{condemned, record};
+use crate::image::overlay::OverlayFile;
 use crate::image::{DraftImage, ImageReader};
 use crate::ops::commit::{Publication, publish_version};
 use crate::ops::gc::{Options, gc};
@@ -316,6 +317,56 @@ fn a_host_without_its_catalog_still_knows_its_drafts() {
     again.refresh().unwrap();
     assert_eq!(again.host(), id);
     assert_eq!(again.own_draft(&name).unwrap().map(|record| record.uid), Some(record.uid));
+}
+
+#[test]
+fn a_copied_state_directory_is_a_host_of_its_own_and_takes_nothing_from_the_other() {
+    let world = create(&small());
+    let one = Arc::clone(&world.repo);
+    let name = Name::new("vm").unwrap();
+    let (shared, later) =
+        (publish(&one, "a", &noise(1, 50_000)).unwrap(), publish(&one, "b", &noise(2, 50_000)).unwrap());
+    let overlaid = |repo: &Arc<Repository>, version: &Record| {
+        let directory = overlays::directory(repo);
+        fs::create_dir_all(&directory).unwrap();
+        drop(OverlayFile::open_or_create(&directory, version.uid, version.image.size_bytes).unwrap());
+    };
+    let pinned = |repo: &Arc<Repository>, version: &Record| {
+        overlaid(repo, version);
+        overlays::pin(repo, &repo.catalog().version_summary(version.uid).unwrap().unwrap()).unwrap();
+    };
+    pinned(&one, &shared);
+    let claim = one.new_draft().unwrap();
+    let draft = draft_record(&one, "vm", &noise(3, 9000), claim.id());
+    one.publish(&draft, &[]).unwrap();
+    // A virtual machine is cloned: everything is copied, also what is running.
+    let copied = world.dir.path().join("copied");
+    copy_tree(&world.dir.path().join("state"), &copied);
+    pinned(&one, &later);
+    let tally = Arc::new(Tally::default());
+    let target: Arc<dyn Target> = Arc::new(DirTarget::open(world.dir.path().join("target")));
+    let two = open(target, &copied, Arc::clone(&tally)).unwrap();
+    two.refresh().unwrap();
+    assert_ne!(two.host(), one.host());
+    assert!(tally.warnings().iter().any(|text| text.contains("copied") && text.contains(&one.host().to_string())));
+    // Neither the draft nor the pins of the other are its leftovers.
+    assert_eq!(two.own_draft(&name).unwrap(), None);
+    assert_eq!(two.owner_of_draft(&draft).unwrap(), DraftOwner::OtherHost(one.host()));
+    assert!(!two.discard_draft(&draft, DraftOwner::Ours).unwrap());
+    assert_eq!(overlays::drop_stale_pins(&two).unwrap(), 0);
+    // What its own copy of an overlay lies on is pinned by itself, once: the other may drop its pin, and the version may go.
+    assert_eq!((overlays::pin_copied(&two).unwrap(), overlays::pin_copied(&two).unwrap()), (1, 0));
+    assert_eq!(overlays::own_pins(&two).unwrap().iter().map(|pin| pin.base).collect::<Vec<_>>(), [shared.uid]);
+    one.refresh().unwrap();
+    OverlayFile::remove(&overlays::directory(&one), shared.uid).unwrap();
+    assert_eq!(overlays::drop_stale_pins(&one).unwrap(), 1);
+    assert_eq!(overlays::own_pins(&one).unwrap().iter().map(|pin| pin.base).collect::<Vec<_>>(), [later.uid]);
+    two.refresh().unwrap();
+    assert_eq!(overlays::own_pins(&two).unwrap().len(), 1);
+    // Both go on.
+    publish(&one, "c", &noise(4, 5000)).unwrap();
+    publish(&two, "c", &noise(5, 5000)).unwrap();
+    drop(claim);
 }
 
 /// Puts an old copy of the target back.

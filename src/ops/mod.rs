@@ -38,6 +38,8 @@ pub mod sample;
 pub mod scrub;
 pub mod sla;
 pub mod snapshots;
+#[cfg(test)]
+mod start_tests;
 pub mod statistics;
 pub mod status;
 pub mod transfer;

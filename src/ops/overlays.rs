@@ -12,6 +12,7 @@ use crate::words::attribute::Attributes;
 use crate::words::clock::ClockExt;
 use crate::words::ids::{DraftId, Uid};
 use crate::words::record::{ImageRef, Record, RecordKind, Stats, Verdict};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 /// What a pin keeps.
@@ -139,6 +140,27 @@ pub fn unpin(repo: &Repository, version: Uid) -> Result<(), RepoError> {
         }
     }
     Ok(())
+}
+
+/// Pins what overlays lie on that came with a copy of another host's state directory: the pins they had are that host's, which drops
+/// them when it likes. Says how many were pinned.
+///
+/// # Errors
+/// When target or catalog fail. It can be repeated.
+pub fn pin_copied(repo: &Repository) -> Result<usize, RepoError> {
+    let mut pinned: HashSet<Uid> = own_pins(repo)?.into_iter().map(|pin| pin.base).collect();
+    let copied = foreign_pins(repo)?.into_iter().filter(|pin| repo.hosts_before().contains(&pin.host));
+    let mut made = 0;
+    for pin in copied.filter(|pin| exists(repo, pin.base)) {
+        if pinned.insert(pin.base) {
+            let now = repo.clock().now();
+            let uid = repo.clock().uid_at(now);
+            let own = Record { uid, created: now, host: repo.host(), ..pin };
+            repo.publish(&own, &[])?;
+            made += 1;
+        }
+    }
+    Ok(made)
 }
 
 /// Removes pins of this host that a crash has left behind: those without an overlay and without a reader. Says how many there

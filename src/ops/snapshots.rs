@@ -29,6 +29,9 @@ const SUFFIX: &str = ".json";
 struct Note {
     of: Recipe,
     snapshot: String,
+    /// Who wrote it; notes of the first versions do not say.
+    #[serde(default)]
+    host: Option<String>,
 }
 
 /// A source opened for a backup. When the last owner drops it, what nobody needs any more is removed.
@@ -147,8 +150,15 @@ pub fn tidy(repo: &Repository) {
 fn tidy_one(repo: &Repository, path: &Path) -> Result<(), OpsError> {
     let Some(_lock) = lock(path).map_err(|error| state(path, error))? else { return Ok(()) };
     let text = std::fs::read(path).map_err(|error| state(path, error))?;
-    let Note { of, snapshot } = serde_json::from_slice(&text).map_err(|error| state(path, error.into()))?;
-    if remove_unneeded(repo, &of, &snapshot)? {
+    let Note { of, snapshot, host } = serde_json::from_slice(&text).map_err(|error| state(path, error.into()))?;
+    // A copy of another host's state directory has its notes too; that host may be reading the snapshot, and has the note as well.
+    let is_foreign = host.is_some_and(|host| host != repo.host().to_string());
+    if is_foreign {
+        tracing::info!(
+            "snapshot {snapshot} of {of:?} belongs to the host whose state directory was copied, and is left to it"
+        );
+    }
+    if is_foreign || remove_unneeded(repo, &of, &snapshot)? {
         std::fs::remove_file(path).map_err(|error| state(path, error))?;
     }
     Ok(())
@@ -208,13 +218,15 @@ fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
 fn write_note(repo: &Repository, recipe: &Recipe, name: &str) -> Result<Flock<File>, OpsError> {
     let directory = directory(repo);
     let path = directory.join(format!("{name}{SUFFIX}"));
+    let host = Some(repo.host().to_string());
+    let note = Note { of: recipe.clone(), snapshot: name.to_owned(), host };
     let write = || {
         std::fs::create_dir_all(&directory)?;
         let hidden = directory.join(format!(".{name}{SUFFIX}"));
         let file = File::options().write(true).create_new(true).open(&hidden)?;
         let mut file =
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
-        file.write_all(&serde_json::to_vec(&Note { of: recipe.clone(), snapshot: name.to_owned() })?)?;
+        file.write_all(&serde_json::to_vec(&note)?)?;
         file.sync_all()?;
         std::fs::rename(&hidden, &path)?;
         File::open(&directory)?.sync_all()?;

@@ -106,7 +106,7 @@ impl Learner<'_> {
     /// Learns reports that are new, and forgets those that were taken back.
     pub(super) fn damage(&mut self) -> Result<(), RepoError> {
         let mut known: BTreeSet<DamageId> = self.catalog.damage_reports()?.into_keys().collect();
-        for info in self.core.target.list(layout::DAMAGE)? {
+        for info in self.listed(layout::DAMAGE, "")? {
             let Some(id) = layout::parse_damage(&info.key) else { continue };
             if known.remove(&id) {
                 continue;

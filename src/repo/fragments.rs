@@ -29,6 +29,9 @@ impl Learner<'_> {
     pub(super) fn fragments(&mut self) -> Result<bool, RepoError> {
         let (mut learned, mut suspects) = (false, BTreeSet::new());
         for looks in 1.. {
+            if looks > 1 {
+                self.turn_away(layout::INDEX);
+            }
             let (absorbed, absent) = self.look_at_fragments()?;
             learned |= absorbed.learnt > 0;
             if absorbed.gone > 0 && looks < LOOKS_MAX {
@@ -53,7 +56,7 @@ impl Learner<'_> {
         // Of those that the list would show.
         missing.retain(|id| layout::fragment(*id).as_str() > after.as_str());
         let mut new = Vec::new();
-        for info in self.core.target.list_after(layout::INDEX, &after)? {
+        for info in self.listed(layout::INDEX, &after)? {
             if let Some(id) = layout::parse_fragment(&info.key).filter(|id| !missing.remove(id)) {
                 new.push((id, info.key));
             }

@@ -3,11 +3,13 @@
 //! slot that was removed must not live on.
 
 use crate::format::layout::{self, Object, ObjectKey};
+use crate::words::ids::SlotId;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const DIRECTORY: &str = "keep";
+const OPENED_BY: &str = "opened-by";
 
 fn path(state_dir: &Path, key: &ObjectKey) -> PathBuf {
     state_dir.join(DIRECTORY).join(key.as_str().replace('/', "."))
@@ -38,6 +40,20 @@ pub fn keep(state_dir: &Path, objects: &[(Object, &[u8])]) {
         if let Err(error) = write(&path, bytes) {
             tracing::warn!("no copy of {} is kept here: {error}", object.key());
         }
+    }
+}
+
+/// The slot that opened the repository last: only its name, which is no secret and opens nothing.
+pub(super) fn opened_by(state_dir: &Path) -> Option<SlotId> {
+    fs::read_to_string(state_dir.join(DIRECTORY).join(OPENED_BY)).ok()?.trim_end().parse().ok()
+}
+
+/// Notes it. That it cannot be noted costs a few requests the next time.
+pub(super) fn note_opened_by(state_dir: &Path, slot: SlotId) {
+    if opened_by(state_dir) != Some(slot)
+        && let Err(error) = write(&state_dir.join(DIRECTORY).join(OPENED_BY), format!("{slot}\n").as_bytes())
+    {
+        tracing::debug!("which slot opens the repository is not noted: {error}");
     }
 }
 

@@ -5,6 +5,7 @@ use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::{attribute, condemned, record, removed};
 use crate::repo::look::Look;
+use crate::repo::pages::Pages;
 use crate::repo::reread::REREADS;
 use crate::repo::rollback::{RolledBack, is_absent};
 use crate::repo::{Core, RepoError, Repository, object_id};
@@ -34,7 +35,15 @@ pub struct Learned {
     pub blind: Vec<String>,
 }
 
-const RECORD_KINDS: [RecordKind; 3] = [RecordKind::Version, RecordKind::Draft, RecordKind::Pin];
+/// Where lists come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    /// One for each family of objects.
+    Separate,
+    /// Several families on one page, where there are pages.
+    Shared,
+}
+
 /// How many objects that could not be read are named each time.
 const UNREADABLE_NAMED: usize = 20;
 /// Records and entries put into the catalog in one transaction.
@@ -47,7 +56,7 @@ impl Repository {
     /// # Errors
     /// When the target cannot be reached or the catalog fails.
     pub fn refresh(&self) -> Result<Learned, RepoError> {
-        self.refresh_by(self.core.next_look()?)
+        self.refresh_by(self.core.next_look()?, Lists::Shared)
     }
 
     /// As [`Repository::refresh`], and looks at everything, also where lists are long and old names seldom new.
@@ -55,7 +64,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::refresh`].
     pub fn refresh_everything(&self) -> Result<Learned, RepoError> {
-        self.refresh_by(Look::Everything)
+        self.refresh_by(Look::Everything, Lists::Separate)
     }
 
     /// As [`Repository::refresh_everything`], and makes nothing anew when something is missing: for a repair, which puts back what this
@@ -64,13 +73,13 @@ impl Repository {
     /// # Errors
     /// As [`Repository::refresh`].
     pub fn refresh_as_known(&self) -> Result<Learned, RepoError> {
-        let (learned, _) = self.learn_by(Look::Everything)?;
+        let (learned, _) = self.learn_by(Look::Everything, Lists::Separate)?;
         self.core.warn_unreadable(&learned.unreadable);
         Ok(learned)
     }
 
-    fn refresh_by(&self, look: Look) -> Result<Learned, RepoError> {
-        let (mut learned, rolled_back) = self.learn_by(look)?;
+    fn refresh_by(&self, look: Look, lists: Lists) -> Result<Learned, RepoError> {
+        let (mut learned, rolled_back) = self.learn_by(look, lists)?;
         if let Some(sign) = rolled_back
             && let Some(again) = self.rebuild_after(&sign)?
         {
@@ -84,10 +93,12 @@ impl Repository {
         Ok(learned)
     }
 
-    fn learn_by(&self, look: Look) -> Result<(Learned, Option<RolledBack>), RepoError> {
+    fn learn_by(&self, look: Look, lists: Lists) -> Result<(Learned, Option<RolledBack>), RepoError> {
         let mut learner = Learner::new(&self.core, &self.core.catalog);
         learner.look = look;
-        self.core.learn_rings()?;
+        if lists == Lists::Shared {
+            learner.by_pages();
+        }
         learner.everything()?;
         Ok((learner.learned, learner.rolled_back))
     }
@@ -187,6 +198,8 @@ pub(super) struct Learner<'a> {
     pub(super) rolled_back: Option<RolledBack>,
     /// Fragments that this learner has absorbed.
     pub(super) absorbed: HashSet<FragmentId>,
+    /// What lists are taken from, where that is worth it.
+    pub(super) pages: Option<Pages>,
 }
 
 impl<'a> Learner<'a> {
@@ -198,6 +211,7 @@ impl<'a> Learner<'a> {
             learned: Learned::default(),
             rolled_back: None,
             absorbed: HashSet::new(),
+            pages: None,
         }
     }
 
@@ -207,7 +221,10 @@ impl<'a> Learner<'a> {
     /// A list of condemned packs that cannot be read hides no version: the rest is learnt, then it is an error, and whoever
     /// publishes or deletes meets it again.
     fn everything(&mut self) -> Result<(), RepoError> {
+        self.turn_to(layout::PINS)?;
         self.records()?;
+        // What is sealed under a key that came since made that known already.
+        self.rings()?;
         self.fragments()?;
         self.damage()?;
         let list = self.condemned();
@@ -218,7 +235,18 @@ impl<'a> Learner<'a> {
     /// What records there are; none of the new ones is shown yet.
     pub(super) fn records(&mut self) -> Result<(), RepoError> {
         self.tombstones()?;
-        RECORD_KINDS.into_iter().try_for_each(|kind| self.records_of(kind))
+        self.records_of(RecordKind::Version)?;
+        self.records_of(RecordKind::Pin)?;
+        self.turn_to(layout::ATTRIBUTES)?;
+        // Where there are more changes of attributes than a page has names.
+        self.turn_to(layout::CONDEMNED)?;
+        let known = self.learned.records;
+        self.records_of(RecordKind::Draft)?;
+        if self.learned.records > known {
+            // The index must be read after it.
+            self.turn_away(layout::INDEX);
+        }
+        Ok(())
     }
 
     /// What became of the records, and what was said of them since.
@@ -247,7 +275,7 @@ impl<'a> Learner<'a> {
         let core = self.core;
         let mut known = self.catalog.known_batches()?;
         let mut damaged = None;
-        for info in core.target.list(layout::CONDEMNED)? {
+        for info in self.listed(layout::CONDEMNED, "")? {
             let Some(batch) = layout::parse_condemned(&info.key) else { continue };
             if known.remove(&batch) {
                 continue;
@@ -290,7 +318,7 @@ impl<'a> Learner<'a> {
     fn tombstones(&mut self) -> Result<(), RepoError> {
         let mut known = self.catalog.tombstones()?;
         let mut new = Vec::new();
-        for info in self.core.target.list(layout::TOMBSTONES)? {
+        for info in self.listed(layout::TOMBSTONES, "")? {
             let Some(uid) = layout::parse_verdict(&info.key) else { continue };
             if !known.remove(&uid) {
                 new.push((uid, info.key));
@@ -334,7 +362,7 @@ impl<'a> Learner<'a> {
             }
         }
         let mut listed = Vec::new();
-        for info in self.core.target.list_after(layout::records(kind), &after)? {
+        for info in self.listed(layout::records(kind), &after)? {
             let Some((_, uid)) = layout::parse_record(&info.key) else { continue };
             if known.remove(&uid) {
                 continue;
@@ -429,7 +457,7 @@ impl<'a> Learner<'a> {
 
     fn entries_below(&mut self, prefix: &str, known: &HashSet<(Uid, EntryId)>) -> Result<(), RepoError> {
         let mut listed = Vec::new();
-        for info in self.core.target.list(prefix)? {
+        for info in self.listed(prefix, "")? {
             let Some((uid, entry)) = layout::parse_attribute(&info.key) else { continue };
             if known.contains(&(uid, entry)) || self.catalog.has_tombstone(uid)? {
                 continue;

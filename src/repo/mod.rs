@@ -31,6 +31,7 @@ pub mod objects;
 pub mod open;
 pub mod packer;
 pub mod packs;
+mod pages;
 pub mod pipeline;
 pub mod publish;
 pub mod putback;
@@ -46,6 +47,7 @@ pub mod slots;
 pub mod store;
 #[cfg(test)]
 pub mod testing;
+mod unlock;
 pub mod withdraw;
 
 use crate::catalog::Catalog;
@@ -87,6 +89,8 @@ pub struct Repository {
 pub struct Core {
     header: RepositoryHeader,
     host: HostId,
+    /// What the state directory was a copy of.
+    hosts_before: Vec<HostId>,
     target: Arc<dyn Target>,
     sealer: Arc<Sealer>,
     catalog: Arc<Catalog>,
@@ -159,6 +163,11 @@ impl Repository {
     /// This host, as records name it.
     pub fn host(&self) -> HostId {
         self.core.host
+    }
+
+    /// The hosts whose state directory this one began as a copy of. They may be alive.
+    pub fn hosts_before(&self) -> &[HostId] {
+        &self.core.hosts_before
     }
 
     /// The local index.

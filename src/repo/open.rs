@@ -1,7 +1,7 @@
 //! Making and opening repositories.
 
 use crate::catalog::Catalog;
-use crate::format::layout::{self, Object, ObjectKey};
+use crate::format::layout;
 use crate::repo::buffers::BufferPool;
 use crate::repo::cache::BlockCache;
 use crate::repo::claims::DraftClaims;
@@ -11,11 +11,12 @@ use crate::repo::host;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
 use crate::repo::read::Loads;
-use crate::repo::{Core, MemoryPlan, RepoError, Repository, keep};
+use crate::repo::unlock::unlock;
+use crate::repo::{Core, MemoryPlan, RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
-use crate::seal::{KeyError, Sealer, Secret, keys};
-use crate::target::{Put, Target, TargetError};
-use crate::words::clock::Clock;
+use crate::seal::{Secret, keys};
+use crate::target::{Put, Target};
+use crate::words::clock::{Clock, ClockExt};
 use crate::words::monitor::Monitor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,74 +43,15 @@ pub struct Settings {
     pub readers: usize,
 }
 
-/// So many answers in a row that say the same are believed.
-const AGREEING: u32 = 3;
-
-/// How often an object is read at most until its answers agree.
-const AGREEING_TRIES: u32 = 40;
-
-/// What a repository is opened with, as it lies on the target.
-struct Locks {
-    header: Vec<u8>,
-    slots: Vec<Vec<u8>>,
-    rings: Vec<Vec<u8>>,
-}
-
-impl Locks {
-    /// Reads them, each with `get`.
-    fn read(target: &dyn Target, get: impl Fn(&ObjectKey) -> Result<Vec<u8>, TargetError>) -> Result<Self, RepoError> {
-        let (mut slots, mut rings) = (Vec::new(), Vec::new());
-        let header = get(&layout::header()).map_err(|error| match error {
-            TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
-            error => error.into(),
-        })?;
-        for info in target.list(layout::KEYS)? {
-            match layout::parse(&info.key) {
-                Some(Object::Slot(_)) => slots.push(get(&info.key)?),
-                Some(Object::Ring(_)) => rings.push(get(&info.key)?),
-                _ => {}
-            }
-        }
-        Ok(Self { header, slots, rings })
-    }
-
-    fn unlock(&self, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<Sealer, KeyError> {
-        keys::unlock(&self.header, &self.slots, &self.rings, secret, clock)
-    }
-}
-
-/// Reads an object until the same bytes have come [`AGREEING`] times in a row, or, of a target that never agrees with itself, until
-/// patience ends.
-fn get_agreed(target: &dyn Target, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
-    let mut bytes = target.get(key)?;
-    let mut agreeing = 1;
-    for _ in 0..AGREEING_TRIES {
-        let again = target.get(key)?;
-        agreeing = if again == bytes { agreeing + 1 } else { 1 };
-        bytes = again;
-        if agreeing == AGREEING {
-            break;
-        }
-    }
-    Ok(bytes)
-}
-
-/// Opens the keys. When that fails they are read more carefully: an answer may have been changed on its way.
-fn unlock(target: &dyn Target, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<(Locks, Sealer), RepoError> {
-    let locks = Locks::read(target, |key| target.get(key))?;
-    if let Ok(sealer) = locks.unlock(secret, clock) {
-        return Ok((locks, sealer));
-    }
-    let locks = Locks::read(target, |key| get_agreed(target, key))?;
-    let sealer = locks.unlock(secret, clock)?;
-    Ok((locks, sealer))
-}
-
-/// Keeps what was read and opens, so that a repair can put it back.
-fn keep(state_dir: &Path, header: &[u8], sealer: &Sealer, rings: Vec<Vec<u8>>) {
-    let version = |ring: &Vec<u8>| Some(sealer.with_rings(std::slice::from_ref(ring)).ok()?.keyring().current());
-    let rings: Vec<_> = rings.iter().filter_map(|ring| Some((Object::Ring(version(ring)?), ring.as_slice()))).collect();
-    keep::keep(state_dir, &[&[(Object::Header, header)], rings.as_slice()].concat());
+/// What to say when a state directory turns out to be a copy.
+fn renamed(state_dir: &Path, identity: &host::Identity) -> String {
+    let before = identity.before.last().map(ToString::to_string).unwrap_or_default();
+    format!(
+        "{} was copied or moved, or its machine was cloned: it is a host of its own from now on, {}. Unfinished drafts stay with host \
+         {before}; if that one is gone for good, `backyfs adopt` takes them over",
+        state_dir.display(),
+        identity.id
+    )
 }
 
 impl Repository {
@@ -147,16 +89,18 @@ impl Repository {
     /// When there is no repository, the secret opens no slot, the format is newer, or the state directory fails.
     pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
         let Settings { target, secret, state_dir, memory_bytes, cache, clock, monitor, workers, readers } = settings;
-        let (Locks { header: header_bytes, rings, .. }, sealer) = unlock(&*target, &secret, &clock)?;
+        let sealer = unlock(&*target, &secret, &state_dir, &clock)?;
         let header = sealer.header().clone();
         let state_dir = state_dir.join(header.repo.to_string());
-        keep(&state_dir, &header_bytes, &sealer, rings);
         let sealer = Arc::new(sealer);
         std::fs::create_dir_all(&state_dir)
             .map_err(|source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) })?;
         let catalog = Arc::new(Catalog::open(&state_dir.join("catalog"), &*clock)?);
         let state = |source| RepoError::State { path: state_dir.display().to_string(), source: Arc::new(source) };
-        let host = host::identity(&state_dir, catalog.host_id()?).map_err(state)?;
+        let identity = host::identity(&state_dir, catalog.host_id()?, || clock.host_id()).map_err(state)?;
+        if identity.is_renamed {
+            monitor.warn(&renamed(&state_dir, &identity));
+        }
         let claims = DraftClaims::open(&state_dir).map_err(state)?;
         let memory = MemoryPlan::divide(memory_bytes, cache.is_some());
         let disk_cache = cache.map(|cache| DiskCache::new(&cache, header.repo, &memory));
@@ -173,7 +117,8 @@ impl Repository {
         let block = header.block_size.bytes();
         let core = Arc::new(Core {
             header,
-            host,
+            host: identity.id,
+            hosts_before: identity.before,
             target,
             sealer,
             catalog,

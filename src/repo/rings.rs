@@ -4,23 +4,25 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object};
+use crate::repo::learn::Learner;
 use crate::repo::{Core, RepoError, Repository};
 use crate::seal::{SealError, keys};
-use crate::target::Put;
+use crate::target::{ObjectInfo, Put};
 use crate::words::ids::KeyVersion;
 use std::collections::BTreeSet;
 
 impl Core {
-    fn listed_rings(&self) -> Result<BTreeSet<KeyVersion>, RepoError> {
-        let listed = self.target.list(layout::KEYS)?.into_iter();
-        let ring = |object| if let Object::Ring(version) = object { Some(version) } else { None };
-        Ok(listed.filter_map(|info| layout::parse(&info.key).and_then(ring)).collect())
-    }
-
     /// Learns key versions that somebody made since this repository was opened; says whether there were any.
     pub(super) fn learn_rings(&self) -> Result<bool, RepoError> {
+        self.learn_rings_of(&self.target.list(layout::KEYS)?)
+    }
+
+    /// As [`Self::learn_rings`], from a list of what lies beside the rings.
+    fn learn_rings_of(&self, listed: &[ObjectInfo]) -> Result<bool, RepoError> {
         let known: BTreeSet<KeyVersion> = self.sealer.keyring().versions().collect();
-        let listed = self.listed_rings()?;
+        let ring = |object| if let Object::Ring(version) = object { Some(version) } else { None };
+        let listed: BTreeSet<KeyVersion> =
+            listed.iter().filter_map(|info| layout::parse(&info.key).and_then(ring)).collect();
         if listed.is_subset(&known) {
             return Ok(false);
         }
@@ -40,6 +42,14 @@ impl Core {
             }
             opened => opened,
         }
+    }
+}
+
+impl Learner<'_> {
+    /// Learns key versions that are new.
+    pub(super) fn rings(&mut self) -> Result<(), RepoError> {
+        let listed = self.listed(layout::KEYS, "")?;
+        self.core.learn_rings_of(&listed).map(drop)
     }
 }
 

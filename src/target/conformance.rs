@@ -32,6 +32,7 @@ pub(crate) fn check(target: &dyn Target) {
     whole_objects(target);
     parts_of_objects(target);
     listing(target);
+    paging(target);
     deleting(target);
     only_one_creates(target);
     side_by_side(target);
@@ -110,6 +111,31 @@ fn listing(target: &dyn Target) {
     assert_eq!(names(elsewhere), [""; 0]);
     let all = names("");
     assert!(all.is_sorted() && all.len() == 9, "{all:?}");
+}
+
+/// Page after page everything is shown, once and in order, however long a page is asked to be.
+fn paging(target: &dyn Target) {
+    let all: Vec<ObjectKey> = target.list("").unwrap().into_iter().map(|info| info.key).collect();
+    assert!(all.len() >= 3);
+    for wanted in [1, 2, 1000] {
+        let (mut shown, mut after) = (Vec::new(), String::new());
+        for _ in 0..=all.len() {
+            let page = target.list_page(&after, wanted).unwrap();
+            assert!(page.objects.len() <= wanted);
+            shown.extend(page.objects.into_iter().map(|info| info.key));
+            match page.rest_after {
+                // A target without pages shows nothing, for ever.
+                Some(rest) if rest == after => break,
+                Some(rest) => after = rest,
+                None => break,
+            }
+        }
+        assert_eq!(shown, if target.is_paged() { all.clone() } else { Vec::new() }, "pages of {wanted}");
+    }
+    if target.is_paged() {
+        let page = target.list_page(all[0].as_str(), 1).unwrap();
+        assert_eq!(page.objects.first().map(|info| &info.key), all.get(1), "a page begins behind a name");
+    }
 }
 
 fn deleting(target: &dyn Target) {

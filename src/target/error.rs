@@ -51,6 +51,19 @@ pub enum TargetError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The target does not accept who asks: keys that have expired or are not known, or a clock that is off. Nothing is known of the
+    /// object. Somebody renews the keys, or sets the clock, and the same call succeeds.
+    #[error("{target} refuses {action} {key}: {source}")]
+    Refused {
+        /// The target.
+        target: String,
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        key: String,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// The object is shorter than whoever wrote it said.
     #[error("{target}: {key} has {size_bytes} bytes, {wanted_bytes} at offset {offset} were wanted")]
     Truncated {

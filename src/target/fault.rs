@@ -2,7 +2,7 @@
 
 use crate::format::layout::ObjectKey;
 use crate::target::dir::{Gate, Step};
-use crate::target::{Coherence, DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, DirTarget, ObjectInfo, Page, Put, Space, Target, TargetError};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use std::path::PathBuf;
@@ -229,6 +229,9 @@ impl<T: Target> Target for FaultTarget<T> {
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.look("listing", prefix, || self.inner.list_after(prefix, after))
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.look("listing", after, || self.inner.list_page(after, wanted))
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.effect(("deleting", key, false), || self.inner.delete(key))

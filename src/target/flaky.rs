@@ -4,7 +4,7 @@
 //! succeed, and never with wrong bytes.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Page, Put, Space, Target, TargetError};
 use crate::words::clock::{Clock, TestClock};
 use crate::words::stamp::Stamp;
 use parking_lot::Mutex;
@@ -155,6 +155,9 @@ impl<T: Target> Target for FlakyTarget<T> {
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.plain("listing", prefix, || self.inner.list_after(prefix, after))
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.plain("listing", after, || self.inner.list_page(after, wanted))
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.plain("deleting", key.as_str(), || self.inner.delete(key))

@@ -5,7 +5,7 @@
 //! pieces, and a new rate works on debts already made.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Page, Put, Space, Target, TargetError};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,6 +141,9 @@ impl<T: Target> Target for LimitedTarget<T> {
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.inner.list_after(prefix, after)
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.inner.list_page(after, wanted)
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.inner.delete(key)

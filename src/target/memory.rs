@@ -1,11 +1,14 @@
 //! Targets for tests of the repository: one in memory, and a wrapper in which a host can be held up at any call.
 
 use crate::format::layout::{self, ObjectKey};
-use crate::target::{Coherence, Crash, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, Crash, ObjectInfo, Page, Put, Space, Target, TargetError};
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Names in an answer of a server, at most.
+pub(crate) const PAGE_MAX: usize = 1000;
 
 /// What a target holds at a moment.
 pub(crate) type Saved = BTreeMap<ObjectKey, Arc<Vec<u8>>>;
@@ -142,6 +145,16 @@ impl Target for MemoryTarget {
         listed.retain(|info| !self.is_paged() || info.key.as_str() > after);
         Ok(listed)
     }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        if !self.is_paged() {
+            return Ok(Page { objects: Vec::new(), rest_after: Some(after.to_owned()) });
+        }
+        let mut objects = self.list_after("", after)?;
+        let is_all = objects.len() <= wanted.min(PAGE_MAX);
+        objects.truncate(wanted.min(PAGE_MAX));
+        let last = objects.last().map_or(after, |info| info.key.as_str()).to_owned();
+        Ok(Page { objects, rest_after: (!is_all).then_some(last) })
+    }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.objects.lock().remove(key);
         Ok(())
@@ -273,6 +286,9 @@ impl Target for HeldTarget {
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.call("listing", prefix, || self.inner.list_after(prefix, after))
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.call("listing", after, || self.inner.list_page(after, wanted))
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.call("deleting", key.as_str(), || self.inner.delete(key))

@@ -52,6 +52,15 @@ pub struct ObjectInfo {
     pub size_bytes: Option<u64>,
 }
 
+/// The beginning of a list of everything, as much as one request shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of keys.
+    pub objects: Vec<ObjectInfo>,
+    /// There may be more after this name; `None` when there is nothing more.
+    pub rest_after: Option<String>,
+}
+
 /// How much fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
@@ -157,6 +166,16 @@ pub trait Target: Send + Sync {
         self.list(prefix)
     }
 
+    /// The first objects whose keys sort after `after`, whatever they begin with: about `wanted` of them, or what one request shows.
+    /// A target without pages shows nothing, and says that everything comes later.
+    ///
+    /// # Errors
+    /// As [`Target::list`].
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        let _ = wanted;
+        Ok(Page { objects: Vec::new(), rest_after: Some(after.to_owned()) })
+    }
+
     /// Removes the object; one that is absent is fine. On return it is gone, also after a power loss.
     ///
     /// # Errors
@@ -200,6 +219,9 @@ impl<T: Target + ?Sized> Target for Arc<T> {
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         (**self).list_after(prefix, after)
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        (**self).list_page(after, wanted)
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         (**self).delete(key)

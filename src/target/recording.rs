@@ -1,7 +1,7 @@
 //! A target that remembers what was asked of it, for tests such as "an unchanged block costs no call".
 
 use crate::format::layout::ObjectKey;
-use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Page, Put, Space, Target, TargetError};
 use parking_lot::Mutex;
 
 /// Which method.
@@ -115,6 +115,9 @@ impl<T: Target> Target for RecordingTarget<T> {
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.record(Operation::List, prefix, self.inner.list_after(prefix, after), Vec::len)
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.record(Operation::List, after, self.inner.list_page(after, wanted), |page| page.objects.len())
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.record(Operation::Delete, key.as_str(), self.inner.delete(key), |()| 0)

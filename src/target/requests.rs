@@ -1,7 +1,7 @@
 //! Counting what is asked of a target, as a bill of the provider would: lists by their pages, repetitions too.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Page, Put, Space, Target, TargetError};
 use crate::words::histogram::{Distribution, Histogram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -176,6 +176,9 @@ impl<T: Target> Target for CountingTarget<T> {
     }
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.count(Request::List, |inner| inner.list_after(prefix, after))
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.count(Request::List, |inner| inner.list_page(after, wanted))
     }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.count(Request::Delete, |inner| inner.delete(key))

@@ -5,11 +5,14 @@
 //! may be ours; then it is read, and what says exactly the same is taken for ours (two callers that would write the same bytes
 //! need not be told apart).
 //!
+//! Keys that a target has accepted and refuses now are waited for in the same way: whoever renews them (cron, a metadata service, a
+//! person) needs a moment, and the target under it reads them anew with every attempt. Keys that were never accepted are an error at once.
+//!
 //! Delays double from [`DELAY_FIRST`] to [`DELAY_MAX`], and each is cut by a random part of up to a half, so that those who were
 //! thrown out together do not come back together.
 
 use crate::format::layout::ObjectKey;
-use crate::target::{Coherence, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::{Coherence, ObjectInfo, Page, Put, Space, Target, TargetError};
 use crate::words::clock::{Clock, SystemClock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,12 +47,20 @@ pub struct RetryTarget<T> {
     patience: Patience,
     clock: Arc<dyn Clock>,
     has_answered: AtomicBool,
+    /// Whether it has ever accepted who asks.
+    has_accepted: AtomicBool,
 }
 
 impl<T: Target> RetryTarget<T> {
     /// Wraps a target.
     pub fn new(inner: T, patience: Patience) -> Self {
-        Self { inner, patience, clock: Arc::new(SystemClock), has_answered: AtomicBool::new(false) }
+        Self {
+            inner,
+            patience,
+            clock: Arc::new(SystemClock),
+            has_answered: AtomicBool::new(false),
+            has_accepted: AtomicBool::new(false),
+        }
     }
 
     /// As [`RetryTarget::new`], with random parts of delays that a test can repeat.
@@ -76,8 +87,12 @@ impl<T: Target> RetryTarget<T> {
         loop {
             let error = match call(attempt > 0) {
                 Err(error) if error.is_transient() => error,
+                Err(error @ TargetError::Refused { .. }) if self.has_accepted.load(Ordering::Relaxed) => error,
                 answer => {
                     self.has_answered.store(true, Ordering::Relaxed);
+                    if matches!(answer, Ok(_) | Err(TargetError::NotFound { .. })) {
+                        self.has_accepted.store(true, Ordering::Relaxed);
+                    }
                     return answer;
                 }
             };
@@ -136,6 +151,9 @@ impl<T: Target> Target for RetryTarget<T> {
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         self.call(|_| self.inner.list_after(prefix, after))
     }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.call(|_| self.inner.list_page(after, wanted))
+    }
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
         self.call(|_| self.inner.delete(key))
     }
@@ -148,6 +166,7 @@ impl<T: Target> Target for RetryTarget<T> {
 mod tests {
     use super::*;
     use crate::target::{DirTarget, Fault, FaultTarget, conformance};
+    use std::sync::atomic::AtomicUsize;
 
     fn key(text: &str) -> ObjectKey {
         ObjectKey::new(text).unwrap()
@@ -204,6 +223,80 @@ mod tests {
         let began = Instant::now();
         assert!(known.put(&key("ok/a"), &[b"a"]).is_err());
         assert!(began.elapsed() >= Duration::from_millis(100) && began.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn keys_that_were_good_are_waited_for_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusing = Refusing { inner: DirTarget::open(dir.path()), refusals: AtomicUsize::new(1) };
+        let target = RetryTarget::new(refusing, patience(20_000));
+        let began = Instant::now();
+        assert!(matches!(target.prepare(), Err(TargetError::Refused { .. })), "a command says so at once");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        target.prepare().unwrap();
+        // A writer waits, as long as it may.
+        target.inner().refusals.store(3, Ordering::Relaxed);
+        target.put(&key("ok/a"), &[b"a"]).unwrap();
+        assert_eq!(
+            (target.get(&key("ok/a")).unwrap(), target.inner().refusals.load(Ordering::Relaxed)),
+            (b"a".to_vec(), 0)
+        );
+        let hasty = RetryTarget { patience: patience(400), ..target };
+        hasty.inner().refusals.store(usize::MAX, Ordering::Relaxed);
+        let began = Instant::now();
+        assert!(matches!(hasty.put(&key("ok/b"), &[b"b"]), Err(TargetError::Refused { .. })));
+        assert!(began.elapsed() >= Duration::from_millis(100) && began.elapsed() < Duration::from_secs(5));
+    }
+
+    struct Refusing {
+        inner: DirTarget,
+        refusals: AtomicUsize,
+    }
+
+    impl Refusing {
+        fn ask<R>(&self, ask: impl FnOnce(&DirTarget) -> Result<R, TargetError>) -> Result<R, TargetError> {
+            let refuses = self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if refuses.is_ok() {
+                let source = std::io::Error::other("the credentials have expired");
+                return Err(TargetError::Refused {
+                    target: String::new(),
+                    action: "asking",
+                    key: String::new(),
+                    source,
+                });
+            }
+            ask(&self.inner)
+        }
+    }
+
+    impl Target for Refusing {
+        fn describe(&self) -> String {
+            self.inner.describe()
+        }
+        fn prepare(&self) -> Result<(), TargetError> {
+            self.ask(Target::prepare)
+        }
+        fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+            self.ask(|inner| inner.put(key, parts))
+        }
+        fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+            self.ask(|inner| inner.put_new(key, parts))
+        }
+        fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+            self.ask(|inner| inner.get(key))
+        }
+        fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+            self.ask(|inner| inner.read_at(key, offset, buf))
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+            self.ask(|inner| inner.list(prefix))
+        }
+        fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+            self.ask(|inner| inner.delete(key))
+        }
+        fn space(&self) -> Result<Space, TargetError> {
+            self.inner.space()
+        }
     }
 
     /// A put that took effect but reported failure.

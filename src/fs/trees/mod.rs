@@ -106,11 +106,16 @@ impl Trees {
         self.status.set(file, text);
     }
 
-    /// Removes what a crash has left behind on the target: pins of this host without an overlay.
+    /// Puts the pins of this host in order: a state directory that was copied gets its own, and what a crash has left behind without an
+    /// overlay goes.
     ///
     /// # Errors
     /// When target or catalog fail; it can be repeated.
     pub fn tidy(&self) -> Answer<()> {
+        let pinned = overlays::pin_copied(&self.repo).map_err(failed("pins of copied overlays"))?;
+        if pinned > 0 {
+            tracing::info!("pinned {pinned} versions below overlays that were copied from another host");
+        }
         let dropped = overlays::drop_stale_pins(&self.repo).map_err(failed("removal of old pins"))?;
         if dropped > 0 {
             tracing::info!("removed {dropped} pins without an overlay");

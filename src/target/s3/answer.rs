@@ -30,7 +30,7 @@ pub(super) enum Trouble {
     Exists,
     /// The range begins past the end. The size, if the server tells.
     OutOfRange(Option<u64>),
-    /// The keys are not accepted any more: others may be there by now.
+    /// The keys are not accepted any more, or the clocks differ too much: others may be there by now, or somebody sets the clock.
     Expired(String),
     /// May pass.
     Unreachable(String),
@@ -65,9 +65,8 @@ impl Trouble {
                 Ok(key) => TargetError::NotFound { target, key },
                 Err(_) => TargetError::Garbled { target, action, key, problem: "there is no such object".into() },
             },
-            Self::Expired(text) | Self::Denied(text) => {
-                TargetError::Denied { target, action, key, source: source(text) }
-            }
+            Self::Denied(text) => TargetError::Denied { target, action, key, source: source(text) },
+            Self::Expired(text) => TargetError::Refused { target, action, key, source: source(text) },
             Self::Unreachable(text) => TargetError::Unreachable { target, action, key, source: source(text) },
             Self::NoSpace(text) => TargetError::NoSpace { target, action, key, source: source(text) },
             Self::Setup(problem) | Self::Unsummed(problem) => TargetError::Setup { target, problem },
@@ -106,7 +105,7 @@ pub(super) fn judge(answer: Answer, bucket: &str, host: &str) -> Result<Answer, 
         ("NoSuchBucket", _) => {
             Trouble::Setup(format!("there is no bucket {bucket} at {host}: make it, or name another"))
         }
-        ("RequestTimeTooSkewed", _) => Trouble::Denied(skew(&answer.headers)),
+        ("RequestTimeTooSkewed", _) => Trouble::Expired(skew(&answer.headers)),
         ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired", _) => {
             Trouble::Expired("the credentials have expired: renew them".into())
         }
@@ -258,9 +257,11 @@ mod tests {
         let Trouble::Setup(text) = judged(301, "", &[("x-amz-bucket-region", "us-west-2")]) else { panic!() };
         assert!(text.contains("us-west-2"));
         let skewed = "<Error><Code>RequestTimeTooSkewed</Code></Error>";
-        let Trouble::Denied(text) = judged(403, skewed, &[("date", "Mon, 23 Nov 2020 00:26:00 GMT")]) else { panic!() };
+        let Trouble::Expired(text) = judged(403, skewed, &[("date", "Mon, 23 Nov 2020 00:26:00 GMT")]) else {
+            panic!()
+        };
         assert!(text.contains("ahead of the server's") && text.contains("NTP"), "{text}");
-        assert!(matches!(judged(403, skewed, &[]), Trouble::Denied(_)));
+        assert!(matches!(judged(403, skewed, &[]), Trouble::Expired(_)));
     }
 
     #[test]

@@ -1,10 +1,40 @@
-//! Access keys: where they come from, and that they are never shown.
+//! Access keys: where they come from, when they are renewed, and that they are never shown.
 
-use s3::creds::Credentials;
-use s3::creds::error::CredentialsError;
+use crate::target::s3::profile::Profile;
+use crate::target::s3::{container, instance, process, web_identity};
+use crate::words::clock::{Clock, SystemClock};
+use crate::words::stamp::Stamp;
+use parking_lot::Mutex;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
+
+/// Keys that end are renewed so long before, as the tools of AWS do.
+const RENEW_BEFORE_MS: i64 = 5 * 60 * 1000;
+/// While they are good, a renewal that failed is tried again after this.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(Zeroizing<String>);
+
+impl Hidden {
+    /// Hides a text.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("...")
+    }
+}
 
 /// An access key with its secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,6 +58,21 @@ impl fmt::Debug for Keys {
     }
 }
 
+/// Keys as somebody gave them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The keys.
+    pub keys: Keys,
+    /// When they end, if that is known.
+    pub until: Option<Stamp>,
+}
+
+impl From<Keys> for Issued {
+    fn from(keys: Keys) -> Self {
+        Self { keys, until: None }
+    }
+}
+
 /// Where the keys are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CredentialSource {
@@ -36,14 +81,52 @@ pub enum CredentialSource {
     None,
     /// In the configuration or in the environment of this process.
     Given(Keys),
-    /// In a file as the tools of AWS have it. It is read again when the keys in it are not accepted any more, so that whoever
+    /// In files as the tools of AWS have them. They are read again when the keys in them are not accepted any more, so that whoever
     /// renews temporary keys only has to write the file.
     File {
-        /// Which.
+        /// The credentials.
         path: PathBuf,
-        /// The section of it.
+        /// The configuration beside them, in which a profile may say how to get its keys.
+        config: Option<PathBuf>,
+        /// The section of both.
         profile: String,
     },
+    /// A role that is assumed with a token which a cluster puts into a file (IRSA of EKS, and others).
+    WebIdentity(WebIdentity),
+    /// The agent of a container (ECS, EKS).
+    Container {
+        /// Its address.
+        url: String,
+        /// What it wants to see.
+        token: Option<ContainerToken>,
+    },
+    /// The role of the virtual machine, from its metadata service.
+    Instance {
+        /// Its address.
+        endpoint: String,
+    },
+}
+
+/// A role, and what proves that one may have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebIdentity {
+    /// ARN of the role.
+    pub role: String,
+    /// The file with the token, which is replaced now and then.
+    pub token_file: PathBuf,
+    /// By what name the session is found in audits.
+    pub session: String,
+    /// Address of the token service.
+    pub endpoint: String,
+}
+
+/// What a container shows to its agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerToken {
+    /// In a file, which is replaced now and then.
+    File(PathBuf),
+    /// In the environment.
+    Given(Hidden),
 }
 
 impl CredentialSource {
@@ -51,31 +134,106 @@ impl CredentialSource {
     ///
     /// # Errors
     /// A sentence that says what is missing where; it never holds what was read.
-    pub fn load(&self) -> Result<Keys, String> {
+    pub fn load(&self) -> Result<Issued, String> {
         match self {
-            Self::None => Err("there are no keys: set s3-credentials-file, or AWS_ACCESS_KEY_ID and \
-                               AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials"
-                .into()),
-            Self::Given(keys) => Ok(keys.clone()),
-            Self::File { path, profile } => {
-                let at = path.display();
-                let read = Credentials::from_credentials_file(path, Some(profile)).map_err(|error| match error {
-                    CredentialsError::ConfigNotFound => format!("{at} has no section [{profile}]"),
-                    CredentialsError::ConfigMissingAccessKeyId => format!("{at} [{profile}] has no aws_access_key_id"),
-                    CredentialsError::ConfigMissingSecretKey => {
-                        format!("{at} [{profile}] has no aws_secret_access_key")
-                    }
-                    // The parser's own words may quote the line.
-                    _ => match std::fs::File::open(path) {
-                        Err(error) => format!("{at} cannot be read: {error}"),
-                        Ok(_) => format!("{at} is not a file of credentials: it needs [{profile}] and two keys below"),
-                    },
-                })?;
-                Ok(Keys {
-                    access_key: read.access_key.unwrap_or_default(),
-                    secret_key: read.secret_key.unwrap_or_default().into(),
-                    session_token: read.session_token.or(read.security_token).map(Zeroizing::new),
-                })
+            Self::None => Err(NO_KEYS.into()),
+            Self::Given(keys) => Ok(keys.clone().into()),
+            Self::File { path, config, profile } => match Profile::read(path, config.as_deref(), profile)? {
+                Profile::Keys(keys) => Ok(keys.into()),
+                Profile::Process(command) => process::issue(&command),
+                Profile::WebIdentity(role) => web_identity::issue(&role),
+            },
+            Self::WebIdentity(role) => web_identity::issue(role),
+            Self::Container { url, token } => container::issue(url, token.as_ref()),
+            Self::Instance { endpoint } => {
+                instance::issue(endpoint).map_err(|problem| format!("{NO_KEYS} ({problem})"))
+            }
+        }
+    }
+}
+
+impl CredentialSource {
+    /// Whether the files of AWS's tools say anything of the keys of a profile, or cannot be understood.
+    pub fn is_meant(path: &Path, config: Option<&Path>, profile: &str) -> bool {
+        Profile::is_meant(path, config, profile)
+    }
+}
+
+const NO_KEYS: &str = "there are no keys: set s3-credentials-file, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials";
+
+/// Keys in use, renewed before they end.
+pub(super) struct Holder {
+    source: CredentialSource,
+    held: Mutex<Held>,
+    /// Held by who renews them.
+    renewing: Mutex<()>,
+}
+
+struct Held {
+    issued: Issued,
+    not_before: Instant,
+}
+
+impl Held {
+    fn is_due(&self, now: Stamp) -> bool {
+        let due = |until: Stamp| now.millis() >= until.millis() - RENEW_BEFORE_MS;
+        self.issued.until.is_some_and(due) && Instant::now() >= self.not_before
+    }
+}
+
+impl Holder {
+    /// Gets the first keys.
+    ///
+    /// # Errors
+    /// As [`CredentialSource::load`].
+    pub(super) fn new(source: CredentialSource) -> Result<Self, String> {
+        let held = Mutex::new(Held { issued: source.load()?, not_before: Instant::now() });
+        Ok(Self { source, held, renewing: Mutex::default() })
+    }
+
+    /// The keys to sign with. Those that end soon are renewed by one caller; the others go on with them meanwhile.
+    pub(super) fn keys(&self) -> Keys {
+        let is_due = |held: &Held| held.is_due(SystemClock.now());
+        let keys = {
+            let held = self.held.lock();
+            if !is_due(&held) {
+                return held.issued.keys.clone();
+            }
+            held.issued.keys.clone()
+        };
+        let Some(_alone) = self.renewing.try_lock() else { return keys };
+        if !is_due(&self.held.lock()) {
+            return self.held.lock().issued.keys.clone();
+        }
+        match self.source.load() {
+            Ok(issued) => {
+                *self.held.lock() = Held { issued: issued.clone(), not_before: Instant::now() };
+                issued.keys
+            }
+            Err(problem) => {
+                tracing::warn!("the credentials end soon and cannot be renewed: {problem}");
+                self.held.lock().not_before = Instant::now() + RENEW_AGAIN;
+                keys
+            }
+        }
+    }
+
+    /// Other keys than those, which were refused; `None` when there are none yet.
+    pub(super) fn others(&self, refused: &Keys) -> Option<Keys> {
+        let _alone = self.renewing.lock();
+        let held = self.held.lock().issued.keys.clone();
+        if held != *refused {
+            return Some(held);
+        }
+        match self.source.load() {
+            Ok(issued) if issued.keys != *refused => {
+                *self.held.lock() = Held { issued: issued.clone(), not_before: Instant::now() };
+                Some(issued.keys)
+            }
+            Ok(_) => None,
+            Err(problem) => {
+                tracing::debug!("the credentials cannot be read anew: {problem}");
+                None
             }
         }
     }
@@ -86,29 +244,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_have_profiles_and_secrets_are_not_shown() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("credentials");
-        let text = "[default]\naws_access_key_id = A1\naws_secret_access_key = geheim/1+=\n\n\
-                    [other]\naws_access_key_id=A2\naws_secret_access_key=geheim2\naws_session_token=token3\n[half]\n\
-                    aws_access_key_id = geheim4\n";
-        std::fs::write(&path, text).unwrap();
-        let source = |profile: &str| CredentialSource::File { path: path.clone(), profile: profile.into() };
-        let keys = source("default").load().unwrap();
-        assert_eq!((keys.access_key.as_str(), keys.secret_key.as_str()), ("A1", "geheim/1+="));
-        let keys = source("other").load().unwrap();
-        assert_eq!(keys.session_token.as_ref().map(|token| token.as_str()), Some("token3"));
-        let shown = format!("{keys:?} {:?}", CredentialSource::Given(keys.clone()));
-        assert!(shown.contains("A2") && !shown.contains("geheim") && !shown.contains("token3"), "{shown}");
-        for (profile, part) in [("none", "no section [none]"), ("half", "no aws_secret_access_key")] {
-            let error = source(profile).load().unwrap_err();
-            assert!(error.contains(part) && !error.contains("geheim"), "{error}");
-        }
-        std::fs::write(&path, "geheim5 geheim6\n[\n").unwrap();
-        let error = source("default").load().unwrap_err();
-        assert!(error.contains("not a file of credentials") && !error.contains("geheim"), "{error}");
-        std::fs::remove_file(&path).unwrap();
-        assert!(source("default").load().unwrap_err().contains("No such file"));
+    fn secrets_are_not_shown() {
+        let keys = Keys {
+            access_key: "A2".into(),
+            secret_key: "geheim".to_owned().into(),
+            session_token: Some("geheim".to_owned().into()),
+        };
+        let token = Some(ContainerToken::Given(Hidden::new("geheim".into())));
+        let source = CredentialSource::Container { url: "http://h".into(), token };
+        let shown = format!("{keys:?} {:?} {source:?}", CredentialSource::Given(keys.clone()));
+        assert!(shown.contains("A2") && !shown.contains("geheim"), "{shown}");
         assert!(CredentialSource::None.load().unwrap_err().contains("s3-credentials-file"));
+    }
+
+    #[test]
+    fn keys_are_renewed_before_they_end_and_kept_while_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, answer) = (dir.path().join("credentials"), dir.path().join("answer"));
+        let text = format!("[default]\ncredential_process = cat {}\n", answer.display());
+        std::fs::write(&path, text).unwrap();
+        let write = |key: &str, minutes: i64| {
+            let until = jiff::Timestamp::from_millisecond(SystemClock.now().millis() + minutes * 60_000).unwrap();
+            let text = format!(
+                r#"{{"Version":1,"AccessKeyId":"{key}","SecretAccessKey":"s","SessionToken":"t","Expiration":"{until}"}}"#
+            );
+            std::fs::write(&answer, text).unwrap();
+        };
+        write("A1", 60);
+        let source = CredentialSource::File { path, config: None, profile: "default".into() };
+        let holder = Holder::new(source).unwrap();
+        write("A2", 4);
+        assert_eq!(holder.keys().access_key, "A1", "they are good for an hour");
+        // Refused all the same: others are there by now, and none when they are the same.
+        let others = holder.others(&holder.keys()).unwrap();
+        assert_eq!(others.access_key, "A2");
+        assert_eq!(holder.others(&others), None);
+        // Those end in four minutes.
+        std::fs::write(&answer, "nonsense").unwrap();
+        assert_eq!(holder.keys().access_key, "A2");
+        write("A3", 60);
+        assert_eq!(holder.keys().access_key, "A2", "not asked again at once");
+        holder.held.lock().not_before = Instant::now();
+        assert_eq!(holder.keys().access_key, "A3");
     }
 }

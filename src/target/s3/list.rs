@@ -3,36 +3,55 @@
 use crate::format::layout::{self, ObjectKey};
 use crate::target::s3::answer::Trouble;
 use crate::target::s3::{Extra, S3Target};
-use crate::target::{ObjectInfo, Request};
+use crate::target::{ObjectInfo, Page, Request};
 use http::Method;
 use s3::serde_types::ListBucketResult;
 
 /// Names on a page; no server gives more.
-const PAGE: &str = "1000";
+const PAGE_MAX: usize = 1000;
 
 impl S3Target {
     /// Objects of a repository whose keys start with `prefix` and sort after `after`.
     pub(super) fn objects(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, Trouble> {
         let mut found = Vec::new();
-        self.pages(prefix, after, "", &mut |page| {
-            for object in page.contents {
-                let Some(name) = self.address.relative(&object.key) else { continue };
-                if name.starts_with(layout::TMP) {
-                    continue;
-                }
-                if let Ok(key) = ObjectKey::new(name) {
-                    found.push(ObjectInfo { key, size_bytes: Some(object.size) });
-                }
-            }
+        self.pages(prefix, after, "", PAGE_MAX, &mut |page| {
+            self.take(page, &mut found);
             true
         })?;
         Ok(found)
     }
 
+    /// The first `wanted` names after `after`, of everything.
+    pub(super) fn page(&self, after: &str, wanted: usize) -> Result<Page, Trouble> {
+        let mut page = Page { objects: Vec::new(), rest_after: None };
+        self.pages("", after, "", wanted.clamp(1, PAGE_MAX), &mut |listed| {
+            if listed.is_truncated {
+                let last = listed.contents.last().and_then(|object| self.address.relative(&object.key));
+                page.rest_after = Some(last.unwrap_or(after).to_owned());
+            }
+            self.take(listed, &mut page.objects);
+            false
+        })?;
+        Ok(page)
+    }
+
+    /// What of a page belongs to a repository.
+    fn take(&self, page: ListBucketResult, found: &mut Vec<ObjectInfo>) {
+        for object in page.contents {
+            let Some(name) = self.address.relative(&object.key) else { continue };
+            if name.starts_with(layout::TMP) {
+                continue;
+            }
+            if let Ok(key) = ObjectKey::new(name) {
+                found.push(ObjectInfo { key, size_bytes: Some(object.size) });
+            }
+        }
+    }
+
     /// Names below `tmp/` that start with `prefix`.
     pub(super) fn temporary(&self, prefix: &str) -> Result<Vec<String>, Trouble> {
         let mut found = Vec::new();
-        self.pages(prefix, "", "", &mut |page| {
+        self.pages(prefix, "", "", PAGE_MAX, &mut |page| {
             let names = page.contents.iter().filter_map(|object| self.address.relative(&object.key));
             found.extend(names.map(str::to_owned));
             true
@@ -44,7 +63,7 @@ impl S3Target {
     pub(super) fn foreign(&self) -> Result<Option<String>, Trouble> {
         let directories = layout::directories();
         let mut foreign = None;
-        self.pages("", "", "/", &mut |page| {
+        self.pages("", "", "/", PAGE_MAX, &mut |page| {
             let below = page.common_prefixes.iter().flatten().map(|common| common.prefix.as_str());
             let names = page.contents.iter().map(|object| object.key.as_str()).chain(below);
             // A console makes a "directory" by an object of the prefix's own name.
@@ -64,13 +83,15 @@ impl S3Target {
         prefix: &str,
         after: &str,
         delimiter: &str,
+        max: usize,
         page: &mut dyn FnMut(ListBucketResult) -> bool,
     ) -> Result<(), Trouble> {
         let prefix = self.address.full(prefix);
         let mut reached = if after.is_empty() { String::new() } else { self.address.full(after).into_owned() };
         let mut token: Option<String> = None;
+        let max = max.to_string();
         loop {
-            let mut query = vec![("list-type", "2"), ("max-keys", PAGE), ("prefix", &*prefix)];
+            let mut query = vec![("list-type", "2"), ("max-keys", &*max), ("prefix", &*prefix)];
             if !delimiter.is_empty() {
                 query.push(("delimiter", delimiter));
             }

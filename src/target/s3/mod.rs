@@ -18,26 +18,36 @@ mod address;
 mod answer;
 mod claim;
 mod connect;
+mod container;
 mod credentials;
+mod instance;
+mod issuer;
 mod list;
+mod process;
+mod profile;
 mod settings;
 mod transport;
+mod web_identity;
 
 #[cfg(test)]
 mod tests;
 
-pub use credentials::{CredentialSource, Keys};
+pub use container::ECS as ECS_AGENT;
+pub use credentials::{ContainerToken, CredentialSource, Hidden, Keys, WebIdentity};
+pub use instance::ENDPOINT as METADATA_SERVICE;
 pub use settings::{Place, Settings, Style};
+pub use web_identity::{SESSION_DEFAULT, endpoint as token_service};
 
 use crate::format::layout::{self, ObjectKey};
-use crate::target::{Limits, ObjectInfo, Put, Request, Requests, Space, Target, TargetError};
+use crate::target::{Limits, ObjectInfo, Page, Put, Request, Requests, Space, Target, TargetError};
 use crate::words::ids::PackId;
 use address::{Address, EMPTY_SHA256, hex};
 use answer::{Trouble, check_range, judge};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use credentials::Holder;
 use http::{HeaderMap, HeaderValue, Method, header};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,8 +63,7 @@ pub struct S3Target {
     place: Place,
     address: Address,
     transport: Transport,
-    credentials: CredentialSource,
-    keys: RwLock<Option<Keys>>,
+    keys: Holder,
     storage_class: Option<HeaderValue>,
     /// Whether the marker or a header was seen.
     prepared: AtomicBool,
@@ -108,22 +117,13 @@ impl S3Target {
         Ok(Self {
             address: Address::new(place, settings).map_err(setup)?,
             transport: Transport::new(settings, limits, requests).map_err(setup)?,
-            credentials: settings.credentials.clone(),
-            keys: RwLock::new(Some(settings.credentials.load().map_err(setup)?)),
+            keys: Holder::new(settings.credentials.clone()).map_err(setup)?,
             storage_class: class.map_err(|_| setup("the storage class has characters that it cannot have".into()))?,
             place: place.clone(),
             prepared: AtomicBool::new(false),
             conditions: Mutex::new(None),
             summed: AtomicBool::new(false),
         })
-    }
-
-    fn keys(&self) -> Result<Keys, Trouble> {
-        if let Some(keys) = &*self.keys.read() {
-            return Ok(keys.clone());
-        }
-        let keys = self.credentials.load().map_err(Trouble::Denied)?;
-        Ok(self.keys.write().insert(keys).clone())
     }
 
     /// One request. Keys that are not accepted are read anew, once: whoever issues temporary keys writes a file now and then.
@@ -142,7 +142,7 @@ impl S3Target {
                 hex(&sum)
             }
         };
-        let mut keys = self.keys()?;
+        let (mut keys, mut is_second) = (self.keys.keys(), false);
         loop {
             let mut headers = extra.headers.clone();
             let signed = self.address.sign(method, url, &mut headers, &sha256, &keys);
@@ -169,13 +169,11 @@ impl S3Target {
                 requests.note_failed(kind);
             }
             let Err(Trouble::Expired(text)) = judged else { return judged };
-            match self.credentials.load() {
-                Ok(fresh) if fresh != keys => {
-                    *self.keys.write() = Some(fresh.clone());
-                    keys = fresh;
-                }
-                _ => return Err(Trouble::Expired(text)),
+            let Some(others) = self.keys.others(&keys) else { return Err(Trouble::Expired(text)) };
+            if is_second {
+                return Err(Trouble::Expired(text));
             }
+            (keys, is_second) = (others, true);
         }
     }
 
@@ -367,6 +365,11 @@ impl Target for S3Target {
     fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         let listed = self.check_prepared().and_then(|()| self.objects(prefix, after));
         listed.map_err(self.named("listing", prefix))
+    }
+
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        let listed = self.check_prepared().and_then(|()| self.page(after, wanted));
+        listed.map_err(self.named("listing", after))
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {

@@ -24,8 +24,9 @@ class Distant(World):
             "AWS_ACCESS_KEY_ID": self.bucket.access,
             "AWS_SECRET_ACCESS_KEY": self.bucket.secret,
             "HOME": str(self.root),
+            "AWS_EC2_METADATA_DISABLED": "true",
         }
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        for name in ("AWS_PROFILE", "AWS_ROLE_ARN", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
             self.env.pop(name, None)
 
     def objects(self):

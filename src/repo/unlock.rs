@@ -1,0 +1,146 @@
+//! Getting at the keys of a repository: header, slots and rings, as they lie on the target.
+//!
+//! Where each object costs a request, a host that has opened the repository before asks for two of them only: the header, and the slot
+//! that it was opened with. Key rings never change and are kept here anyway; newer ones are learnt by the first look at the target.
+//! A slot is always asked for, because one that was removed must open nothing.
+
+use crate::format::layout::{self, Object, ObjectKey};
+use crate::format::repository::UncheckedHeader;
+use crate::format::slot::{Slot, SlotKind};
+use crate::repo::{RepoError, keep};
+use crate::seal::{KeyError, Sealer, Secret, keys};
+use crate::target::{Target, TargetError};
+use crate::words::clock::Clock;
+use crate::words::ids::SlotId;
+use std::path::Path;
+use std::sync::Arc;
+
+/// So many answers in a row that say the same are believed.
+const AGREEING: u32 = 3;
+
+/// How often an object is read at most until its answers agree.
+const AGREEING_TRIES: u32 = 40;
+
+/// What a repository is opened with, as it lies on the target.
+struct Locks {
+    header: Vec<u8>,
+    slots: Vec<(SlotId, Vec<u8>)>,
+    rings: Vec<Vec<u8>>,
+}
+
+impl Locks {
+    /// Reads them, each with `get`.
+    fn read(target: &dyn Target, get: impl Fn(&ObjectKey) -> Result<Vec<u8>, TargetError>) -> Result<Self, RepoError> {
+        let (mut slots, mut rings) = (Vec::new(), Vec::new());
+        let header = get(&layout::header()).map_err(|error| match error {
+            TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
+            error => error.into(),
+        })?;
+        for info in target.list(layout::KEYS)? {
+            match layout::parse(&info.key) {
+                Some(Object::Slot(id)) => slots.push((id, get(&info.key)?)),
+                Some(Object::Ring(_)) => rings.push(get(&info.key)?),
+                _ => {}
+            }
+        }
+        Ok(Self { header, slots, rings })
+    }
+
+    fn unlock(&self, secret: &Secret, clock: &Arc<dyn Clock>) -> Result<Sealer, KeyError> {
+        let slots: Vec<Vec<u8>> = self.slots.iter().map(|(_, bytes)| bytes.clone()).collect();
+        keys::unlock(&self.header, &slots, &self.rings, secret, clock)
+    }
+
+    /// The only slot that a secret of this kind can have opened, if there is one.
+    fn slot_for(&self, secret: &Secret) -> Option<SlotId> {
+        let fits = |kind| match secret {
+            Secret::KeyFile(_) => matches!(kind, SlotKind::KeyFile),
+            Secret::Passphrase(_) => !matches!(kind, SlotKind::KeyFile),
+        };
+        let mut fitting = self.slots.iter().filter(|(_, bytes)| Slot::decode(bytes).is_ok_and(|slot| fits(slot.kind)));
+        let (id, _) = fitting.next()?;
+        fitting.next().is_none().then_some(*id)
+    }
+}
+
+/// Reads an object until the same bytes have come [`AGREEING`] times in a row, or, of a target that never agrees with itself, until
+/// patience ends.
+fn get_agreed(target: &dyn Target, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+    let mut bytes = target.get(key)?;
+    let mut agreeing = 1;
+    for _ in 0..AGREEING_TRIES {
+        let again = target.get(key)?;
+        agreeing = if again == bytes { agreeing + 1 } else { 1 };
+        bytes = again;
+        if agreeing == AGREEING {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Opens the keys, and keeps what a repair, or the next opening, can use. `states` has the state directories of all repositories.
+///
+/// # Errors
+/// When there is no repository, the secret opens no slot, or the target fails.
+pub(super) fn unlock(
+    target: &dyn Target,
+    secret: &Secret,
+    states: &Path,
+    clock: &Arc<dyn Clock>,
+) -> Result<Sealer, RepoError> {
+    if target.is_paged()
+        && let Some(sealer) = unlock_again(target, secret, states, clock)?
+    {
+        return Ok(sealer);
+    }
+    let mut locks = Locks::read(target, |key| target.get(key))?;
+    let sealer = match locks.unlock(secret, clock) {
+        Ok(sealer) => sealer,
+        // More carefully: an answer may have been changed on its way.
+        Err(_) => {
+            locks = Locks::read(target, |key| get_agreed(target, key))?;
+            locks.unlock(secret, clock)?
+        }
+    };
+    keep_locks(&states.join(sealer.repo().to_string()), &locks, &sealer, secret);
+    Ok(sealer)
+}
+
+/// Opens the keys with what this host knows of the repository. `None` when that is not enough, whyever.
+fn unlock_again(
+    target: &dyn Target,
+    secret: &Secret,
+    states: &Path,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Sealer>, RepoError> {
+    let found = |got| match got {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(TargetError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(RepoError::from(error)),
+    };
+    // Without a note the header would be asked for twice.
+    let has_note = |entry: &std::fs::DirEntry| keep::opened_by(&entry.path()).is_some();
+    if !std::fs::read_dir(states)
+        .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| has_note(&entry))))
+    {
+        return Ok(None);
+    }
+    let Some(header) = found(target.get(&layout::header()))? else { return Ok(None) };
+    let Ok(unchecked) = UncheckedHeader::decode(&header) else { return Ok(None) };
+    let state_dir = states.join(unchecked.claimed_repo().to_string());
+    let Some(id) = keep::opened_by(&state_dir) else { return Ok(None) };
+    let Some(slot) = found(target.get(&layout::slot(id)))? else { return Ok(None) };
+    Ok(keys::unlock(&header, &[slot], &keep::rings(&state_dir), secret, clock).ok())
+}
+
+/// Keeps what was read and opens.
+fn keep_locks(state_dir: &Path, locks: &Locks, sealer: &Sealer, secret: &Secret) {
+    let version = |ring: &Vec<u8>| Some(sealer.with_rings(std::slice::from_ref(ring)).ok()?.keyring().current());
+    let rings = locks.rings.iter().filter_map(|ring| Some((Object::Ring(version(ring)?), ring.as_slice())));
+    let rings: Vec<_> = rings.collect();
+    keep::keep(state_dir, &[&[(Object::Header, locks.header.as_slice())], rings.as_slice()].concat());
+    if let Some(slot) = locks.slot_for(secret) {
+        keep::note_opened_by(state_dir, slot);
+    }
+}
