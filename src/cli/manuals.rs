@@ -159,7 +159,7 @@ fn configuration_page() -> Roff {
         ),
         (
             "[sources.NAME]",
-            "What stands below sources/NAME of a mount: kind = \"file\" with path; \"rbd\" with pool, namespace, conf, user; \"lvm\" with group, snapshot-size, thin-pool.",
+            "What stands below sources/NAME of a mount: kind = \"file\" with path; \"rbd\" with pool, namespace, conf, user, snapshot-prefix; \"lvm\" with group, snapshot-size, snapshot-prefix, thin-pool.",
         ),
     ] {
         tagged(&mut page, table, text);

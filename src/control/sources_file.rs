@@ -11,6 +11,7 @@ use crate::control::given::SettingsError;
 use crate::source::Collection;
 use crate::source::lvm::Group;
 use crate::source::rbd::Pool;
+use crate::source::volume::check_snapshot_prefix;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -78,13 +79,10 @@ pub fn parse_option(text: &str) -> Result<(String, Collection), SettingsError> {
     let collection = match what.split_once(':') {
         _ if what.starts_with('/') => Collection::File { root: what.into() },
         Some(("file", path)) if path.starts_with('/') => Collection::File { root: path.into() },
-        Some(("lvm", group)) if !group.is_empty() => {
-            Collection::Lvm(Group { group: group.to_owned(), snapshot_size: None, thin_pool: None })
-        }
+        Some(("lvm", group)) if !group.is_empty() => Collection::Lvm(Group::new(group)),
         Some(("rbd", pool)) if !pool.is_empty() => {
             let (pool, namespace) = pool.split_once('/').unwrap_or((pool, ""));
-            let (pool, namespace) = (pool.to_owned(), namespace.to_owned());
-            Collection::Rbd(Pool { pool, namespace, conf: None, user: None })
+            Collection::Rbd(Pool::new(pool, namespace))
         }
         _ => return Err(form()),
     };
@@ -158,6 +156,12 @@ impl Table<'_> {
         Ok(self.path.parent().unwrap_or(Path::new("/")).join(text))
     }
 
+    fn snapshot_prefix(&mut self) -> Result<String, SettingsError> {
+        let Some((prefix, line)) = self.values.remove("snapshot-prefix") else { return Ok(String::new()) };
+        check_snapshot_prefix(&prefix).map_err(|problem| self.failed(line, problem))?;
+        Ok(prefix)
+    }
+
     fn collection(mut self) -> Result<Collection, SettingsError> {
         let kind_line = self.values.get("kind").map_or(self.line, |(_, line)| *line);
         let collection = match self.need("kind")?.as_str() {
@@ -165,6 +169,7 @@ impl Table<'_> {
             "lvm" => Collection::Lvm(Group {
                 group: self.need("group")?,
                 snapshot_size: self.take("snapshot-size"),
+                snapshot_prefix: self.snapshot_prefix()?,
                 thin_pool: self.take("thin-pool"),
             }),
             "rbd" => Collection::Rbd(Pool {
@@ -172,6 +177,7 @@ impl Table<'_> {
                 namespace: self.take("namespace").unwrap_or_default(),
                 conf: if self.values.contains_key("conf") { Some(self.path("conf")?) } else { None },
                 user: self.take("user"),
+                snapshot_prefix: self.snapshot_prefix()?,
             }),
             other => return Err(self.failed(kind_line, format!("{other:?} is no kind of source: file, lvm, rbd"))),
         };
@@ -196,12 +202,12 @@ mod tests {
         let sources = parse(text, Path::new("/etc/c.toml")).unwrap();
         assert_eq!(sources["images"], Collection::File { root: "/etc/srv".into() });
         assert_eq!(sources["disk"], Collection::File { root: "/dev/sda".into() });
-        let ceph = "[sources.ceph]\nkind = 'rbd'\npool = 'vms'\nuser = 'backup'\nconf = 'ceph.conf'\n";
+        let ceph = "[sources.ceph]\nkind = 'rbd'\npool = 'vms'\nuser = 'backup'\nconf = 'ceph.conf'\nsnapshot-prefix = 'nightly-'\n";
         let pool = Pool {
-            pool: "vms".into(),
-            namespace: String::new(),
             conf: Some("/etc/ceph.conf".into()),
             user: Some("backup".into()),
+            snapshot_prefix: "nightly-".into(),
+            ..Pool::new("vms", "")
         };
         assert_eq!(parse(ceph, Path::new("/etc/c.toml")).unwrap()["ceph"], Collection::Rbd(pool));
         assert!(parse("memory = 1\n", Path::new("/c")).unwrap().is_empty());

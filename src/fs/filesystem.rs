@@ -227,6 +227,10 @@ fn text(name: &OsStr) -> Answer<&str> {
 }
 
 impl Operations for FileSystem {
+    fn may_wait(&self, ino: Ino) -> bool {
+        self.node(ino).is_ok_and(|node| self.sources.may_wait(&node))
+    }
+
     fn lookup(&self, caller: Caller, parent: Ino, name: &OsStr) -> Answer<Entry> {
         let name = name.to_str().ok_or(Errno::ENOENT)?;
         let node = match self.node(parent)? {

@@ -377,8 +377,13 @@ pub trait KernelCache: Send + Sync {
 ///
 /// Which thread calls: `lookup`, `forget`, `getattr`, `readlink`, `access`, `statfs`, directory reading, `lseek`, `read` and
 /// `write` on one of a few request threads, so they should not wait long (a read of a cold block is fine). Everything else
-/// (and reads and writes of [`Fh::slow`] handles) runs on a worker and may wait for the target.
+/// (and what [`Operations::may_wait`] or a [`Fh::slow`] handle names) runs on a worker and may wait for the target.
 pub trait Operations: Send + Sync + 'static {
+    /// Whether looking at an inode, or at what is in it, may wait for another machine. Must not wait itself.
+    fn may_wait(&self, _ino: Ino) -> bool {
+        false
+    }
+
     /// Finds a name in a directory.
     fn lookup(&self, caller: Caller, parent: Ino, name: &OsStr) -> Answer<Entry>;
 

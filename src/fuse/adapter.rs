@@ -4,7 +4,8 @@
 use crate::fs::errno::Errno;
 use crate::fs::meters::{Meters, Operation};
 use crate::fs::seam::{
-    Answer, COPY_MAX_BYTES, CopyRange, Fh, Ino, Operations, Seek, SetAttr, SyncScope, WriteOrigin, WriteRequest,
+    Answer, COPY_MAX_BYTES, Caching, CopyRange, Fh, Ino, Operations, Seek, SetAttr, SyncScope, WriteOrigin,
+    WriteRequest,
 };
 use crate::fuse::convert;
 use crate::fuse::reply::{GENERATION, Listing, attributes, data, empty, entry, written};
@@ -131,7 +132,12 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        entry(reply, self.now(Operation::Lookup, |fs| fs.lookup(convert::caller(req), Ino(parent.0), name)));
+        let caller = convert::caller(req);
+        if self.operations.may_wait(Ino(parent.0)) {
+            let name = name.to_owned();
+            return self.slow(Operation::Lookup, reply, move |fs| fs.lookup(caller, Ino(parent.0), &name), entry);
+        }
+        entry(reply, self.now(Operation::Lookup, |fs| fs.lookup(caller, Ino(parent.0), name)));
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
@@ -143,8 +149,11 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, req: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        let fh = fh.map(|fh| Fh(fh.0));
-        attributes(reply, self.now(Operation::Getattr, |fs| fs.getattr(convert::caller(req), Ino(ino.0), fh)));
+        let (caller, fh) = (convert::caller(req), fh.map(|fh| Fh(fh.0)));
+        if self.operations.may_wait(Ino(ino.0)) {
+            return self.slow(Operation::Getattr, reply, move |fs| fs.getattr(caller, Ino(ino.0), fh), attributes);
+        }
+        attributes(reply, self.now(Operation::Getattr, |fs| fs.getattr(caller, Ino(ino.0), fh)));
     }
 
     fn setattr(
@@ -365,10 +374,15 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.now(Operation::Opendir, |fs| fs.opendir(convert::caller(req), Ino(ino.0))) {
+        let caller = convert::caller(req);
+        let opened = |reply: ReplyOpen, answer: Answer<(Fh, Caching)>| match answer {
             Ok((fh, caching)) => reply.opened(FileHandle(fh.0), convert::directory_flags(caching)),
             Err(errno) => reply.error(convert::errno(errno)),
+        };
+        if self.operations.may_wait(Ino(ino.0)) {
+            return self.slow(Operation::Opendir, reply, move |fs| fs.opendir(caller, Ino(ino.0)), opened);
         }
+        opened(reply, self.now(Operation::Opendir, |fs| fs.opendir(caller, Ino(ino.0))));
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -438,10 +452,16 @@ impl Filesystem for Adapter {
         };
         // A negative offset is past every end (lseek(2): ENXIO).
         let Ok(offset) = u64::try_from(offset) else { return reply.error(convert::errno(Errno::ENXIO)) };
-        match self.now(Operation::Lseek, |fs| fs.lseek(Ino(ino.0), Fh(fh.0), offset, seek)) {
+        let found = |reply: ReplyLseek, answer: Answer<u64>| match answer {
             Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
             Err(errno) => reply.error(convert::errno(errno)),
+        };
+        let (ino, fh) = (Ino(ino.0), Fh(fh.0));
+        // Where data is only the source knows.
+        if fh.is_slow() {
+            return self.slow(Operation::Lseek, reply, move |fs| fs.lseek(ino, fh, offset, seek), found);
         }
+        found(reply, self.now(Operation::Lseek, |fs| fs.lseek(ino, fh, offset, seek)));
     }
 
     fn copy_file_range(

@@ -364,5 +364,9 @@ impl Work<'_> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "rbd")]
+#[path = "backup_rbd_tests.rs"]
+mod rbd_tests;
+#[cfg(test)]
 #[path = "backup_tests.rs"]
 mod tests;

@@ -274,6 +274,34 @@ fn what_is_said_to_be_unchanged_is_compared() {
     scene.assert_whole(&scene.run().unwrap().record);
 }
 
+/// Fewer untouched blocks than a sample has, down to none: each of them is compared.
+#[test]
+fn few_untouched_blocks_are_all_compared() {
+    const BLOCKS: u64 = 6;
+    for untouched in 0..5 {
+        let mut scene = scene(&noise(BLOCKS as usize * BLOCK as usize - 100));
+        scene.run().unwrap();
+        // Two hints that overlap, the last of them up to the end.
+        let hints = |from: u64| {
+            let (end, middle) = (BLOCKS * BLOCK - 100, from + BLOCK / 2);
+            let first = format!("{{\"offset\":{from},\"length\":{BLOCK},\"exists\":true}}");
+            format!("[{first},{{\"offset\":{middle},\"length\":{},\"exists\":\"true\"}}]", end - middle)
+        };
+        scene.disk.write_all_at(b"told", untouched * BLOCK).unwrap();
+        scene.hint(&hints(untouched * BLOCK));
+        scene.assert_whole(&scene.run().unwrap().record);
+        for index in 0..untouched {
+            scene.disk.write_all_at(b"untold", index * BLOCK + 7).unwrap();
+            let differs = scene.run();
+            assert!(matches!(differs, Err(OpsError::Differs { offset, .. }) if offset == index * BLOCK), "{differs:?}");
+            // Read in full it is right, and the base of the next.
+            let hints = std::mem::replace(&mut scene.job.changes, ChangesFrom::Nobody);
+            scene.assert_whole(&scene.run().unwrap().record);
+            scene.job.changes = hints;
+        }
+    }
+}
+
 #[test]
 fn hints_past_the_end_and_hints_without_a_base() {
     let mut scene = scene(&noise(100_000));

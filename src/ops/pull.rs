@@ -200,6 +200,10 @@ impl Flow<'_> {
     fn serve(&self, chunks: &Receiver<Range<u64>>) {
         let mut buffer = Vec::new();
         for chunk in chunks {
+            // What was handed out may be minutes of work for a slow source: it is not all waited for.
+            if let Err(error) = self.pull.interrupt.check() {
+                self.fail(error);
+            }
             // After a failure the queue is only emptied, so that nobody waits for room in it.
             if self.failed.load(Ordering::Relaxed) {
                 continue;

@@ -346,6 +346,10 @@ impl Work<'_> {
     fn serve(&self, jobs: &Receiver<Job>) {
         let mut buffer = vec![0; self.image.block_size.bytes()];
         for job in jobs {
+            // What was handed out may be minutes of work for a slow destination.
+            if let Err(error) = self.interrupt.check() {
+                self.fail(error);
+            }
             // After a failure the queue is only emptied, so that nobody waits for room in it.
             if self.failed.load(Ordering::Relaxed) {
                 continue;

@@ -9,7 +9,7 @@
 use crate::ops::OpsError;
 use crate::repo::{RepoError, Repository};
 use crate::source::changes::Changes;
-use crate::source::volume::{Moment, SNAPSHOT_PREFIX};
+use crate::source::volume::{Moment, SNAPSHOT_MARK, is_ours};
 use crate::source::{Recipe, Source, SourceError};
 use crate::words::clock::ClockExt;
 use nix::fcntl::{Flock, FlockArg};
@@ -50,8 +50,8 @@ impl Session {
     /// # Errors
     /// When it cannot be opened.
     pub fn now(repo: &Arc<Repository>, recipe: &Recipe) -> Result<Self, OpsError> {
-        let name = format!("{SNAPSHOT_PREFIX}{}", repo.clock().uuid());
         let volume = recipe.volume()?;
+        let name = format!("{}{SNAPSHOT_MARK}{}", volume.snapshot_prefix(), repo.clock().uuid());
         let note = if volume.takes_snapshots() { Some(write_note(repo, recipe, &name)?) } else { None };
         Self::open(repo, recipe, Moment::Now { name: &name }, note)
     }
@@ -97,7 +97,7 @@ impl Session {
     /// When whoever knows fails.
     pub fn changes_since(&self, snapshot: &str) -> Result<Option<Changes>, OpsError> {
         // Only a name that cannot be given twice says that it is the snapshot meant.
-        if !snapshot.starts_with(SNAPSHOT_PREFIX) {
+        if !is_ours(snapshot) {
             return Ok(None);
         }
         let changes = self.source().changes_since(snapshot)?;
@@ -138,7 +138,7 @@ pub fn tidy(repo: &Repository) {
     };
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !name.starts_with(SNAPSHOT_PREFIX) || !name.ends_with(SUFFIX) {
+        if !name.strip_suffix(SUFFIX).is_some_and(is_ours) {
             continue;
         }
         if let Err(error) = tidy_one(repo, &path) {

@@ -37,17 +37,19 @@ impl Collection {
     pub fn settings(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::File { root } => vec![("kind", "file".into()), ("path", root.to_string_lossy().into_owned())],
-            Self::Lvm(Group { group, snapshot_size, thin_pool }) => {
+            Self::Lvm(Group { group, snapshot_size, snapshot_prefix, thin_pool }) => {
                 let mut settings = vec![("kind", "lvm".into()), ("group", group.clone())];
                 settings.extend(snapshot_size.as_ref().map(|size| ("snapshot-size", size.clone())));
+                settings.extend(prefix_of(snapshot_prefix));
                 settings.extend(thin_pool.as_ref().map(|pool| ("thin-pool", pool.clone())));
                 settings
             }
-            Self::Rbd(Pool { conf, user, pool, namespace }) => {
+            Self::Rbd(Pool { conf, user, pool, namespace, snapshot_prefix }) => {
                 let mut settings = vec![("kind", "rbd".into()), ("pool", pool.clone())];
                 settings.extend((!namespace.is_empty()).then(|| ("namespace", namespace.clone())));
                 settings.extend(conf.as_ref().map(|conf| ("conf", conf.to_string_lossy().into_owned())));
                 settings.extend(user.as_ref().map(|user| ("user", user.clone())));
+                settings.extend(prefix_of(snapshot_prefix));
                 settings
             }
         }
@@ -114,6 +116,10 @@ impl Collection {
             Self::Rbd(pool) => Recipe::Rbd(image_in(pool, path)),
         }
     }
+}
+
+fn prefix_of(prefix: &str) -> Option<(&'static str, String)> {
+    (!prefix.is_empty()).then(|| ("snapshot-prefix", prefix.to_owned()))
 }
 
 fn volume_in(group: &Group, path: &str) -> LvmVolume {

@@ -53,9 +53,21 @@ pub fn new_manner(size_bytes: u64) -> Manner {
     manner(size_bytes, Consent::None, Start::Anew)
 }
 
-/// A volume of a name that is not in use. Restores to it in every manner; it holds the returned bytes afterwards.
-pub fn restores_in_every_manner(volume: &dyn Volume) -> Vec<u8> {
-    const SIZE: usize = 9 << 20;
+/// What a new volume holds before anything is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum New {
+    /// Zeros.
+    Zeros,
+    /// What its place held before.
+    Anything,
+}
+
+/// What is restored: of whole extents, as LVM makes them.
+const SIZE: usize = 12 << 20;
+
+/// Two volumes of names that are not in use. Restores to the first in every manner; it holds the returned bytes afterwards. Of the
+/// other an unfinished one is left.
+pub fn restores_in_every_manner(volume: &dyn Volume, other: &dyn Volume, holds: New) -> Vec<u8> {
     let size = SIZE as u64;
     let mut expected = vec![0; SIZE];
     let fill = |destination: &dyn Destination, expected: &mut Vec<u8>, byte: u8| {
@@ -66,7 +78,10 @@ pub fn restores_in_every_manner(volume: &dyn Volume) -> Vec<u8> {
     };
     // A new one reads as zero where nothing was written, and an unfinished one is not there.
     let new = volume.destination(&manner(size, Consent::None, Start::Anew)).unwrap();
-    assert!(new.is_fresh());
+    assert_eq!(new.is_fresh(), holds == New::Zeros);
+    if holds == New::Anything {
+        new.zero(&(0..size)).unwrap();
+    }
     fill(&*new, &mut expected, 1);
     let mut middle = vec![1; 8192];
     new.read(1 << 20, &mut middle).unwrap();
@@ -103,7 +118,56 @@ pub fn restores_in_every_manner(volume: &dyn Volume) -> Vec<u8> {
     expected[..512].fill(9);
     forced.write(0, &expected[..512]).unwrap();
     forced.finish(&ATTRIBUTES).unwrap();
+    drop(forced);
+    grows_and_shrinks(other, holds);
     expected
+}
+
+/// Whoever writes without knowing how much it will be, as `cp` does, finds what was cut off to be zero when it comes back.
+fn grows_and_shrinks(volume: &dyn Volume, holds: New) {
+    let growing = volume.destination(&manner(0, Consent::None, Start::Anew)).unwrap();
+    growing.resize(1 << 20).unwrap();
+    growing.write(0, &[5; 1 << 20]).unwrap();
+    growing.resize(100_352).unwrap();
+    growing.resize(5 << 20).unwrap();
+    if holds == New::Anything {
+        growing.zero(&(100_352..5 << 20)).unwrap();
+    }
+    let mut found = vec![1; 5 << 20];
+    growing.read(0, &mut found).unwrap();
+    assert!(found[..100_352].iter().all(|byte| *byte == 5) && found[100_352..].iter().all(|byte| *byte == 0));
+    drop(growing);
+}
+
+/// A block device that holds these bytes. Restores to it in place; it holds the returned bytes afterwards.
+pub fn restores_in_place(volume: &dyn Volume, mut holds: Vec<u8>) -> Vec<u8> {
+    let size = holds.len() as u64;
+    for start in [Start::Anew, Start::Resume] {
+        let refused = volume.destination(&manner(size, Consent::None, start)).err().unwrap();
+        assert!(matches!(refused, SourceError::Exists { .. }), "{refused}");
+    }
+    let refused = volume.destination(&manner(size + 1, Consent::Force, Start::Anew)).err().unwrap();
+    assert!(matches!(refused, SourceError::TooSmall { .. }), "{refused}");
+    for (round, start) in [(1, Start::Anew), (2, Start::Resume)] {
+        let device = volume.destination(&manner(size - 512, Consent::Force, start)).unwrap();
+        assert!(!device.is_fresh(), "what it held shows through");
+        let second = volume.destination(&manner(size, Consent::Force, start)).err().unwrap();
+        assert!(matches!(second, SourceError::Destination { .. }), "two at once: {second}");
+        let mut before = vec![0; 70_000];
+        device.read(4097, &mut before).unwrap();
+        assert!(before == holds[4097..74_097]);
+        // At odd places, and over what was there.
+        for (at, len) in [(0, 512), (1_000_001, 300_003), (holds.len() - 1024, 512)] {
+            holds[at..at + len].fill(round);
+            device.write(at as u64, &holds[at..at + len]).unwrap();
+        }
+        for zeroed in [1_100_000..1_100_001, 2_000_000..3_500_512, holds.len() - 600..holds.len() - 512] {
+            device.zero(&(zeroed.start as u64..zeroed.end as u64)).unwrap();
+            holds[zeroed].fill(0);
+        }
+        device.finish(&ATTRIBUTES).unwrap();
+    }
+    holds
 }
 
 #[cfg(test)]
@@ -126,7 +190,54 @@ mod tests {
         reads_what_it_holds(&*FileVolume::new(path).open(NOW).unwrap(), &expected);
 
         let restored = FileVolume::new(dir.path().join("restored"));
-        let expected = restores_in_every_manner(&restored);
+        let expected = restores_in_every_manner(&restored, &FileVolume::new(dir.path().join("other")), New::Zeros);
         reads_what_it_holds(&*restored.open(NOW).unwrap(), &expected);
+    }
+
+    /// A loop device, gone at the end.
+    struct Loop(String);
+
+    impl Loop {
+        fn of(file: &std::path::Path, options: &[&str]) -> Self {
+            let mut command = std::process::Command::new("losetup");
+            let done = command.args(["--find", "--show"]).args(options).arg(file).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            Self(String::from_utf8(done.stdout).unwrap().trim().to_owned())
+        }
+
+        fn volume(&self) -> FileVolume {
+            FileVolume::new(self.0.clone().into())
+        }
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+        }
+    }
+
+    #[test]
+    fn block_devices() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backing");
+        for (options, size) in [(&[][..], (6 << 20) + 1536), (&["--sector-size", "4096"][..], 6 << 20)] {
+            let mut held = vec![0xa5; size];
+            held[3 << 20..4 << 20].fill(0);
+            std::fs::write(&path, &held).unwrap();
+            let device = Loop::of(&path, options);
+            reads_what_it_holds(&*device.volume().open(NOW).unwrap(), &held);
+            let sector = device.volume().open(NOW).unwrap().sector_bytes();
+            assert_eq!(sector, if options.is_empty() { 512 } else { 4096 });
+            let held = restores_in_place(&device.volume(), held);
+            reads_what_it_holds(&*device.volume().open(NOW).unwrap(), &held);
+        }
+        // One that cannot be written is no destination, and is read.
+        let held = std::fs::read(&path).unwrap();
+        let device = Loop::of(&path, &["--read-only"]);
+        reads_what_it_holds(&*device.volume().open(NOW).unwrap(), &held);
+        // Some kernels tell when it is opened, others when it is written.
+        let opened = device.volume().destination(&manner(1, Consent::Force, Start::Anew));
+        let refused = opened.and_then(|opened| opened.write(0, &[1; 512])).err().unwrap();
+        assert!(matches!(refused, SourceError::Destination { .. }), "{refused}");
     }
 }

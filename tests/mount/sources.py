@@ -3,13 +3,13 @@
 import errno
 import json
 import os
-import struct
 import subprocess
 import time
 from pathlib import Path
 
 from lab.case import test
-from lab.shell import KIB, MIB, TIB, check, equal, eventually, needs, pattern, raises, same, sh
+from lab.cluster import namespace, patch, rbd, snapshots, table
+from lab.shell import KIB, MIB, TIB, check, equal, eventually, pattern, raises, same, sh
 
 
 def configure(w, tables, *options):
@@ -171,30 +171,10 @@ def hints_of_a_huge_image(w, samples):
 # What follows needs a real cluster: tests/lab/ceph makes one, and CEPH_CONF names it.
 
 
-def rbd(*args, **kw):
-    return sh("rbd", *args, **kw)
-
-
-def snapshots(image):
-    return [row["name"] for row in json.loads(rbd("snap", "ls", "--format", "json", image).stdout or b"[]")]
-
-
 def pool(w):
     """A namespace of its own in the pool `rbd`, as the source `ceph`."""
-    needs("rbd")
-    conf = os.environ.get("CEPH_CONF")
-    check(conf, "CEPH_CONF names no cluster")
-    name = f"t{os.getpid()}"
-    rbd("namespace", "create", f"rbd/{name}")
-    return f"rbd/{name}", f'[sources.ceph]\nkind = "rbd"\npool = "rbd"\nnamespace = "{name}"\nconf = "{conf}"\n'
-
-
-def patch(w, image, expected, offset, content):
-    """Changes an image as its virtual machine would, and what is expected of it. The file is what `rbd export-diff` writes."""
-    expected[offset : offset + len(content)] = content
-    difference = w.root / "patch"
-    difference.write_bytes(b"rbd diff v1\nw" + struct.pack("<QQ", offset, len(content)) + content + b"e")
-    rbd("import-diff", "--no-progress", difference, image)
+    at, name = namespace()
+    return at, table("ceph", kind="rbd", pool="rbd", namespace=name, conf=os.environ["CEPH_CONF"])
 
 
 def holds(path, expected):

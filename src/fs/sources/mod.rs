@@ -54,10 +54,14 @@ pub struct Sources {
     options: SourcesOptions,
     patience: Patience,
     handles: RwLock<HashMap<Fh, Handle>>,
-    /// What is being made, by source and path: nobody else finds it before it is whole.
-    restoring: Mutex<HashMap<(String, String), Arc<Restoring>>>,
+    /// What is being made, by source and path: nobody else finds it before it is whole. Nothing is there yet while it is being
+    /// opened: that may take as long as a cluster takes to answer, and nobody holds this meanwhile, as every lookup needs it.
+    restoring: Mutex<HashMap<Key, Option<Arc<Restoring>>>>,
     next_fh: AtomicU64,
 }
+
+/// A source, and a path in it.
+type Key = (String, String);
 
 #[derive(Clone)]
 enum Handle {
@@ -77,8 +81,23 @@ impl Sources {
         self.options.configured.is_empty()
     }
 
+    /// What is being made there, if something is and it has been opened.
+    fn being_made(&self, source: &str, path: &str) -> Option<Arc<Restoring>> {
+        self.restoring.lock().get(&(source.to_owned(), path.to_owned())).cloned().flatten()
+    }
+
     fn collection(&self, source: &str) -> Answer<&Collection> {
         self.options.configured.get(source).ok_or(Errno::ENOENT)
+    }
+
+    /// Whether a look at a node asks a machine that may not answer.
+    pub fn may_wait(&self, node: &Node) -> bool {
+        match node {
+            Node::SourceDir(source, _) | Node::SourceFile(source, _) => {
+                self.collection(source).is_ok_and(Collection::may_hang)
+            }
+            _ => false,
+        }
     }
 
     /// Finds a name in a directory.
@@ -90,7 +109,7 @@ impl Sources {
             }
             Node::SourceDir(source, dir) => {
                 let path = join(dir, component);
-                if self.restoring.lock().contains_key(&(source.clone(), path.clone())) {
+                if self.being_made(source, &path).is_some() {
                     return Ok(Node::SourceFile(source.clone(), path));
                 }
                 let collection = self.collection(source)?.clone();
@@ -142,8 +161,7 @@ impl Sources {
                 Ok(FileAttr::directory(node.ino(), time, perm, uid, gid))
             }
             Node::SourceFile(source, path) => {
-                let being_made = self.restoring.lock().get(&(source.clone(), path.clone())).cloned();
-                if let Some(restoring) = being_made {
+                if let Some(restoring) = self.being_made(source, path) {
                     return Ok(self.file_attr(node, restoring.size_bytes(), &restoring.attributes()));
                 }
                 let collection = self.collection(source)?.clone();

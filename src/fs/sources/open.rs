@@ -11,14 +11,48 @@ use crate::fs::seam::{
 use crate::fs::sources::copy::Reading;
 use crate::fs::sources::restoring::Restoring;
 use crate::fs::sources::told::told;
-use crate::fs::sources::{Handle, Sources, join};
+use crate::fs::sources::{Handle, Key, Sources, join};
 use crate::ops::snapshots::Session;
 use crate::source::Content;
 use crate::source::destination::Consent;
 use crate::words::attribute::{FileAttributes, Mtime};
 use parking_lot::Mutex;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// A place in the table of what is being made, kept from others while it is opened. It is free again when that fails.
+struct Place<'a> {
+    sources: &'a Sources,
+    key: Key,
+}
+
+impl<'a> Place<'a> {
+    fn take(sources: &'a Sources, source: &str, path: &str) -> Answer<Self> {
+        let key = (source.to_owned(), path.to_owned());
+        match sources.restoring.lock().entry(key.clone()) {
+            Entry::Occupied(_) => Err(Errno::EBUSY),
+            Entry::Vacant(place) => {
+                place.insert(None);
+                Ok(Self { sources, key })
+            }
+        }
+    }
+
+    fn fill(self, made: Arc<Restoring>) -> Arc<Restoring> {
+        self.sources.restoring.lock().insert(self.key.clone(), Some(Arc::clone(&made)));
+        made
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut restoring = self.sources.restoring.lock();
+        if restoring.get(&self.key).is_some_and(Option::is_none) {
+            restoring.remove(&self.key);
+        }
+    }
+}
 
 impl Sources {
     /// open(2).
@@ -70,11 +104,7 @@ impl Sources {
 
     fn restore(&self, caller: Caller, source: &str, path: &str, mode: u32) -> Answer<Arc<Restoring>> {
         let collection = self.collection(source)?;
-        let key = (source.to_owned(), path.to_owned());
-        let mut restoring = self.restoring.lock();
-        if restoring.contains_key(&key) {
-            return Err(Errno::EBUSY);
-        }
+        let place = Place::take(self, source, path)?;
         let consent = match (self.options.restore, collection.find(path)?) {
             (RestoreToSources::No, _) => return Err(Errno::EROFS),
             (RestoreToSources::New, Some(_)) => {
@@ -88,11 +118,9 @@ impl Sources {
         let now = Mtime::from(self.repo.clock().now());
         let attributes = FileAttributes { mode: mode & 0o7777, uid: caller.uid, gid: caller.gid, mtime: now };
         let opener = process::opener(caller.pid).map(|opener: Opener| opener.process);
-        let made = Restoring::begin(&collection.recipe(path), key.clone(), attributes, opener, consent)
+        let made = Restoring::begin(&collection.recipe(path), place.key.clone(), attributes, opener, consent)
             .map_err(|error| told("restoring", source, path, &error.into()))?;
-        let made = Arc::new(made);
-        restoring.insert(key, Arc::clone(&made));
-        Ok(made)
+        Ok(place.fill(Arc::new(made)))
     }
 
     pub(super) fn handle(&self, fh: Fh) -> Answer<Handle> {
@@ -160,7 +188,7 @@ impl Sources {
     /// EPERM for everything else.
     pub fn setattr(&self, node: &Node, change: &SetAttr) -> Answer<()> {
         let Node::SourceFile(source, path) = node else { return Err(Errno::EPERM) };
-        let restoring = self.restoring.lock().get(&(source.clone(), path.clone())).cloned().ok_or(Errno::EPERM)?;
+        let restoring = self.being_made(source, path).ok_or(Errno::EPERM)?;
         if let Some(size) = change.size {
             restoring.resize(size)?;
         }

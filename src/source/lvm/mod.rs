@@ -6,6 +6,8 @@
 mod delta;
 mod destination;
 mod metadata;
+#[cfg(test)]
+mod tests;
 mod tools;
 
 use crate::source::changes::Changes;
@@ -17,7 +19,7 @@ use crate::source::file_destination::PART_SUFFIX;
 use crate::source::lvm::destination::LvmDestination;
 use crate::source::lvm::metadata::MetadataView;
 use crate::source::lvm::tools::{Lv, mapped, run};
-use crate::source::volume::{Moment, SNAPSHOT_PREFIX, Volume};
+use crate::source::volume::{Moment, Volume, is_ours};
 use crate::source::{Extent, Source};
 use crate::words::attribute::FileAttributes;
 use serde::{Deserialize, Serialize};
@@ -35,8 +37,18 @@ pub struct Group {
     pub group: String,
     /// Space for snapshots of thick volumes, as `lvcreate --size` or `--extents` takes it (`2G`, `10%ORIGIN`).
     pub snapshot_size: Option<String>,
+    /// What names of snapshots begin with; empty unless set.
+    #[serde(default)]
+    pub snapshot_prefix: String,
     /// The pool that restored volumes are made in; without one they are thick.
     pub thin_pool: Option<String>,
+}
+
+impl Group {
+    /// A group with nothing configured.
+    pub fn new(group: &str) -> Self {
+        Self { group: group.to_owned(), snapshot_size: None, snapshot_prefix: String::new(), thin_pool: None }
+    }
 }
 
 /// A volume of a group.
@@ -69,7 +81,7 @@ impl LvmVolume {
         let parts: Vec<&str> = text.split('/').collect();
         match parts[..] {
             [group, volume] if [group, volume].iter().all(is_name) => {
-                let group = Group { group: group.to_owned(), snapshot_size: None, thin_pool: None };
+                let group = Group::new(group);
                 Ok(Self { group, volume: volume.to_owned() })
             }
             _ => Err(SourceError::Refused(format!("lvm:{text}: write lvm:GROUP/VOLUME"))),
@@ -116,6 +128,10 @@ impl Volume for LvmVolume {
         true
     }
 
+    fn snapshot_prefix(&self) -> &str {
+        &self.group.snapshot_prefix
+    }
+
     fn open(&self, moment: Moment<'_>) -> Result<Arc<dyn Source>, SourceError> {
         let origin = self.lv()?;
         let name = moment.name();
@@ -134,7 +150,7 @@ impl Volume for LvmVolume {
 
     fn remove_snapshot(&self, name: &str) -> Result<(), SourceError> {
         // Whatever else may be called so: nothing that we did not make is removed.
-        if !name.starts_with(SNAPSHOT_PREFIX) || tools::volume(&self.group.group, name)?.is_none() {
+        if !is_ours(name) || tools::volume(&self.group.group, name)?.is_none() {
             return Ok(());
         }
         run("lvremove", &["--yes", &self.path_of(name)]).map(drop)
@@ -226,7 +242,7 @@ impl Source for LvmSource {
 /// # Errors
 /// When there is no such group.
 pub fn list(group: &Group) -> Result<Vec<String>, SourceError> {
-    let shown = |lv: &Lv| lv.is_plain() && !lv.name.starts_with(SNAPSHOT_PREFIX) && !lv.name.ends_with(PART_SUFFIX);
+    let shown = |lv: &Lv| lv.is_plain() && !is_ours(&lv.name) && !lv.name.ends_with(PART_SUFFIX);
     Ok(tools::volumes(&group.group)?.into_iter().filter(shown).map(|lv| lv.name).collect())
 }
 

@@ -10,17 +10,26 @@ use std::io;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::{Arc, LazyLock, Weak};
+use std::time::Instant;
 
-/// What a cluster that does not answer may cost, in seconds. What the configuration file says of these counts more. Zero would be
-/// for ever: a backup that hangs is worse than one that fails and goes on later.
-const TIMEOUTS: [(&str, &str); 3] =
-    [("client_mount_timeout", "30"), ("rados_mon_op_timeout", "30"), ("rados_osd_op_timeout", "120")];
+/// What a cluster that does not answer may cost, in seconds, unless the configuration file says something else than what the
+/// library begins with. Zero would be for ever: a backup that hangs is worse than one that fails and goes on later.
+const TIMEOUTS: [(&str, &str, f64); 3] =
+    [("client_mount_timeout", "30", 300.0), ("rados_mon_op_timeout", "30", 0.0), ("rados_osd_op_timeout", "120", 0.0)];
 /// Large parallel reads and writes gain nothing from a cache, which would hold them a second time.
 const NO_CACHE: (&str, &str) = ("rbd_cache", "false");
 
 type Key = (Option<PathBuf>, Option<String>);
 
-static CLUSTERS: LazyLock<Mutex<HashMap<Key, Weak<Cluster>>>> = LazyLock::new(Mutex::default);
+static CLUSTERS: LazyLock<Mutex<HashMap<Key, Arc<Mutex<Slot>>>>> = LazyLock::new(Mutex::default);
+
+/// The connection to one cluster. Connecting may take as long as nobody answers: who waits for that waits for this cluster alone.
+#[derive(Default)]
+struct Slot {
+    open: Weak<Cluster>,
+    /// When connecting failed last, and with which number.
+    failed: Option<(Instant, i32)>,
+}
 
 /// A connection.
 struct Cluster(rados::rados_t);
@@ -52,29 +61,61 @@ impl Cluster {
             rados::rados_create(&raw mut handle, user.as_ref().map_or(ptr::null(), |u| u.as_ptr()))
         }))?;
         let cluster = Self(handle);
-        for (name, value) in TIMEOUTS.into_iter().chain([NO_CACHE]) {
-            let (name, value) = (text(name)?, text(value)?);
-            // SAFETY: the handle is open, the texts outlive the call.
-            check(i64::from(unsafe { rados::rados_conf_set(cluster.0, name.as_ptr(), value.as_ptr()) }))?;
-        }
         let conf = key.0.as_ref().map(|path| text(&path.to_string_lossy())).transpose()?;
         // SAFETY: as above; without a path the library looks in its own places.
         check(i64::from(unsafe {
             rados::rados_conf_read_file(cluster.0, conf.as_ref().map_or(ptr::null(), |c| c.as_ptr()))
         }))?;
+        // What is set here counts more than the file, whenever it is read: so it is asked first what the file says.
+        for (name, value, beginning) in TIMEOUTS {
+            if cluster.setting(name)?.parse() == Ok(beginning) {
+                cluster.set(name, value)?;
+            }
+        }
+        cluster.set(NO_CACHE.0, NO_CACHE.1)?;
         // SAFETY: as above.
         check(i64::from(unsafe { rados::rados_connect(cluster.0) }))?;
         Ok(cluster)
     }
 
+    fn set(&self, name: &str, value: &str) -> io::Result<()> {
+        let (name, value) = (text(name)?, text(value)?);
+        // SAFETY: the handle is open, the texts outlive the call.
+        check(i64::from(unsafe { rados::rados_conf_set(self.0, name.as_ptr(), value.as_ptr()) })).map(drop)
+    }
+
+    fn setting(&self, name: &str) -> io::Result<String> {
+        let (name, mut value) = (text(name)?, [0; 64]);
+        // SAFETY: the handle is open, the text outlives the call, and the library writes no more than the buffer holds.
+        check(i64::from(unsafe {
+            rados::rados_conf_get(self.0, name.as_ptr(), value.as_mut_ptr().cast::<c_char>(), value.len())
+        }))?;
+        let len = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+        Ok(String::from_utf8_lossy(&value[..len]).into_owned())
+    }
+
     fn shared(key: Key) -> io::Result<Arc<Self>> {
-        let mut clusters = CLUSTERS.lock();
-        if let Some(cluster) = clusters.get(&key).and_then(Weak::upgrade) {
+        let asked = Instant::now();
+        let slot = Arc::clone(CLUSTERS.lock().entry(key.clone()).or_default());
+        let mut slot = slot.lock();
+        if let Some(cluster) = slot.open.upgrade() {
             return Ok(cluster);
         }
-        let cluster = Arc::new(Self::connect(&key)?);
-        clusters.insert(key, Arc::downgrade(&cluster));
-        Ok(cluster)
+        // All who waited for the same attempt fail with it, instead of waiting for one attempt each.
+        if let Some((_, code)) = slot.failed.filter(|(when, _)| *when >= asked) {
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        match Self::connect(&key) {
+            Ok(cluster) => {
+                let cluster = Arc::new(cluster);
+                slot.open = Arc::downgrade(&cluster);
+                Ok(cluster)
+            }
+            Err(error) => {
+                slot.failed = Some((Instant::now(), error.raw_os_error().unwrap_or(libc::EIO)));
+                Err(error)
+            }
+        }
     }
 }
 

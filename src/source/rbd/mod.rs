@@ -40,6 +40,17 @@ pub struct Pool {
     pub pool: String,
     /// The namespace; empty for the default one.
     pub namespace: String,
+    /// What names of snapshots begin with; empty unless set.
+    #[serde(default)]
+    pub snapshot_prefix: String,
+}
+
+impl Pool {
+    /// A pool, or a namespace of one, with nothing configured.
+    pub fn new(pool: &str, namespace: &str) -> Self {
+        let (pool, namespace) = (pool.to_owned(), namespace.to_owned());
+        Self { conf: None, user: None, pool, namespace, snapshot_prefix: String::new() }
+    }
 }
 
 /// An image in a pool.
@@ -78,7 +89,7 @@ impl RbdImage {
         if pool.is_empty() || image.is_empty() || snapshot.as_deref() == Some("") {
             return Err(refused());
         }
-        let pool = Pool { conf: None, user: None, pool: pool.to_owned(), namespace: namespace.to_owned() };
+        let pool = Pool::new(pool, namespace);
         Ok(Self { pool, image: image.to_owned(), snapshot })
     }
 }

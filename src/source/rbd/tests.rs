@@ -1,10 +1,11 @@
 //! On a real cluster: `CEPH_CONF` names its configuration file, and it has a pool `rbd`.
 
-use crate::source::conformance;
+use crate::source::conformance::{self, New};
+use crate::source::file_destination::PART_SUFFIX;
 use crate::source::rbd::cluster::OpenPool;
 use crate::source::rbd::image::{Image, Mode};
 use crate::source::rbd::{Pool, RbdImage, find, list, look, volume};
-use crate::source::volume::{Moment, SNAPSHOT_PREFIX};
+use crate::source::volume::{Moment, SNAPSHOT_MARK};
 use crate::source::{Content, Source, SourceError};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ const SIZE: usize = (12 << 20) + 512;
 /// An image of this name with this content, in a pool that every test has a name in.
 fn image(name: &str, content: Option<&[u8]>) -> (RbdImage, Arc<OpenPool>) {
     assert!(std::env::var_os("CEPH_CONF").is_some(), "CEPH_CONF names no cluster; tests/lab/ceph makes one");
-    let pool = Pool { conf: None, user: None, pool: "rbd".into(), namespace: String::new() };
+    let pool = Pool::new("rbd", "");
     let open = OpenPool::open(&pool).unwrap();
     let name = format!("{name}-{}", std::process::id());
     if let Some(content) = content {
@@ -27,6 +28,11 @@ fn image(name: &str, content: Option<&[u8]>) -> (RbdImage, Arc<OpenPool>) {
         image.flush().unwrap();
     }
     (RbdImage { pool, image: name, snapshot: None }, open)
+}
+
+/// One of our names for snapshots.
+fn name() -> String {
+    format!("{SNAPSHOT_MARK}{}", crate::words::clock::ClockExt::uuid(&crate::words::clock::SystemClock))
 }
 
 fn content() -> Vec<u8> {
@@ -45,7 +51,7 @@ fn an_image_is_read_as_it_was_and_tells_what_has_changed() {
     let expected = content();
     let (image, pool) = image("reads", Some(&expected));
     let volume = volume(&image).unwrap();
-    let [first, second] = ["1", "2"].map(|n| format!("{SNAPSHOT_PREFIX}{n}"));
+    let [first, second] = [name(), name()];
     let source = volume.open(Moment::Now { name: &first }).unwrap();
     conformance::reads_what_it_holds(&*source, &expected);
     assert_eq!(source.extent_at(5 << 20).unwrap().content, Content::Hole);
@@ -91,9 +97,11 @@ fn an_image_is_read_as_it_was_and_tells_what_has_changed() {
 #[test]
 fn an_image_is_restored_in_every_manner() {
     let (image, pool) = image("restores", None);
-    let volume = volume(&image).unwrap();
-    let expected = conformance::restores_in_every_manner(&*volume);
-    let name = format!("{SNAPSHOT_PREFIX}r");
+    let volume = super::volume(&image).unwrap();
+    let other = RbdImage { image: format!("{}-other", image.image), ..image.clone() };
+    let expected = conformance::restores_in_every_manner(&*volume, &*super::volume(&other).unwrap(), New::Zeros);
+    Image::remove(&pool, &format!("{}{PART_SUFFIX}", other.image)).unwrap();
+    let name = name();
     conformance::reads_what_it_holds(&*volume.open(Moment::Now { name: &name }).unwrap(), &expected);
     volume.remove_snapshot(&name).unwrap();
     // In use, it is not overwritten.

@@ -9,7 +9,7 @@ use crate::source::rbd::destination::RbdDestination;
 use crate::source::rbd::image::{Image, Mode};
 use crate::source::rbd::opened::RbdSource;
 use crate::source::rbd::{Pool, RbdImage};
-use crate::source::volume::{Moment, Volume};
+use crate::source::volume::{Moment, Volume, is_ours};
 use crate::source::{Source, SourceError};
 use crate::words::attribute::FileAttributes;
 use parking_lot::Mutex;
@@ -58,6 +58,10 @@ impl Volume for RbdVolume {
         self.0.snapshot.is_none()
     }
 
+    fn snapshot_prefix(&self) -> &str {
+        &self.0.pool.snapshot_prefix
+    }
+
     fn open(&self, moment: Moment<'_>) -> Result<Arc<dyn Source>, SourceError> {
         let pool = OpenPool::open(&self.0.pool)?;
         let ours = match (&self.0.snapshot, moment) {
@@ -85,6 +89,10 @@ impl Volume for RbdVolume {
     }
 
     fn remove_snapshot(&self, name: &str) -> Result<(), SourceError> {
+        // Whatever else may be called so: nothing that we did not make is removed.
+        if !is_ours(name) {
+            return Ok(());
+        }
         let pool = OpenPool::open(&self.0.pool)?;
         let removed = Image::open(&pool, &self.0.image, Mode::Write).and_then(|image| image.remove_snapshot(name));
         match removed {

@@ -66,6 +66,13 @@ def clear(top):
     for pid in processes_of(top):
         left.append(f"daemon {pid}")
         os.kill(pid, signal.SIGKILL)
+    for environment in top.glob("*/ceph/environment"):
+        left.append(f"cluster {environment.parent}")
+        for file in environment.parent.glob("*.pid"):
+            try:
+                os.kill(int(file.read_text()), signal.SIGKILL)
+            except (ProcessLookupError, ValueError):
+                pass
     return left
 
 
