@@ -8,6 +8,7 @@ use crate::source::destination::{Consent, Destination, Holes, Start};
 use crate::source::file::device_bytes;
 use crate::source::{SourceError, page_cache};
 use crate::words::attribute::FileAttributes;
+use crate::words::zero::is_zero;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an unfinished file is called: its name and this.
 pub const PART_SUFFIX: &str = ".backyfs-part";
+/// What is looked at at once where zeros are to stand.
+const CLEAR_BYTES: usize = 1 << 20;
 /// What will be done, before anything is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationPlan {
@@ -160,6 +163,23 @@ impl FileDestination {
         if let How::Part { part, .. } = &self.plan.how { Some(part) } else { None }
     }
 
+    /// Writes zeros where anything else stands. Reading where nothing is allocated allocates nothing, as writing does.
+    fn clear(&self, range: &Range<u64>) -> Result<(), SourceError> {
+        let mut found = vec![0; CLEAR_BYTES];
+        let mut at = range.start;
+        while at < range.end {
+            let part = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(CLEAR_BYTES);
+            let found = &mut found[..part];
+            self.read(at, found)?;
+            if !is_zero(found) {
+                found.fill(0);
+                self.write(at, found)?;
+            }
+            at += part as u64;
+        }
+        Ok(())
+    }
+
     fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> SourceError {
         let path = self.plan.written_path().display().to_string();
         move |source| SourceError::Destination { what: path.clone(), action, source }
@@ -185,15 +205,11 @@ impl Destination for FileDestination {
         if len == 0 || fallocate(&self.file, mode, range.start, len).is_ok() {
             return Ok(());
         }
-        // A filesystem without holes.
-        let zeros = vec![0; 1 << 20];
-        let mut at = range.start;
-        while at < range.end {
-            let part = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(zeros.len());
-            self.write(at, &zeros[..part])?;
-            at += part as u64;
+        // A filesystem without holes, or a device that does not know zeros, as a thin volume.
+        if self.plan.how == How::Device {
+            discard(&self.file, range);
         }
-        Ok(())
+        self.clear(range)
     }
 
     fn resize(&self, size_bytes: u64) -> Result<(), SourceError> {
@@ -268,6 +284,19 @@ fn rename_to_new(part: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
+/// Tells a device that nobody needs what stands in a range. What it makes of that is its own affair.
+fn discard(file: &File, range: &Range<u64>) {
+    const SECTOR: u64 = 4096;
+    /// `_IO(0x12, 119)` of linux/fs.h: a pair of offset and length.
+    const BLKDISCARD: libc::c_ulong = 0x1277;
+    let (start, end) = (range.start.next_multiple_of(SECTOR), range.end / SECTOR * SECTOR);
+    if start < end {
+        let part = [start, end - start];
+        // SAFETY: the pair outlives the call, which reads it.
+        unsafe { libc::ioctl(file.as_raw_fd(), BLKDISCARD, part.as_ptr()) };
+    }
+}
+
 fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
     let number = |bytes: u64| libc::off_t::try_from(bytes).map_err(io::Error::other);
     // SAFETY: takes numbers only.
@@ -327,6 +356,20 @@ mod tests {
         second.write(0, b"second").unwrap();
         second.finish(&attributes).unwrap();
         assert_eq!(&std::fs::read(&path).unwrap()[..6], b"second");
+    }
+
+    #[test]
+    fn zeros_are_written_only_where_something_else_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let file = plan(&path, 64 << 20, Consent::None, Start::Anew).unwrap().execute(Holes::Keep).unwrap();
+        file.write(5_000_000, &[7; 3_000_000]).unwrap();
+        file.clear(&(5_000_001..60_000_000)).unwrap();
+        let mut found = vec![1; 64 << 20];
+        file.read(0, &mut found).unwrap();
+        assert!(found[5_000_000] == 7 && found.iter().filter(|byte| **byte != 0).count() == 1);
+        file.file.sync_all().unwrap();
+        assert!(file.file.metadata().unwrap().blocks() * 512 < 8 << 20, "holes stay holes");
     }
 
     #[test]

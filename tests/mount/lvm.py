@@ -1,21 +1,23 @@
 """Real logical volumes, thin and thick, in a virtual machine (see lab/lvm_guest.py)."""
 
-import os
-
 from lab import guest
 from lab.case import test
-from lab.lvm_guest import TOOLS, LvmGuest
-from lab.shell import needs
+from lab.lvm_guest import TOOLS, LvmGuest, unit_tests
+from lab.shell import check, needs
+
+# What the script says when a part of it has held.
+STEPS = "THICK THIN CRASH CONTINUE VIEW RESTORE CONFORMS MOUNT FULLMOUNT MOUNTCRASH FULL".split()
 
 SCRIPT = r"""
 set -e
-fail() { echo "GUEST-FAILED $*"; lvs -a vg; cat /tmp/said 2>/dev/null | tail -5; exit 1; }
+fail() { lvs -a vg; cat /tmp/said 2>/dev/null | tail -5; echo "GUEST-FAILED $*"; exit 1; }
 export BACKYFS_TARGET=dir:/var/repository BACKYFS_STATE_DIR=/var/state BACKYFS_KEY_FILE=/var/key BACKYFS_CONFIG=/etc/backyfs.toml
 cat > /etc/backyfs.toml <<TABLE
 [sources.vg]
 kind = "lvm"
 group = "vg"
 snapshot-size = "64M"
+snapshot-prefix = "nightly-"
 thin-pool = "pool"
 [sources.small]
 kind = "lvm"
@@ -56,18 +58,55 @@ written=$(number thin written_bytes)
 backyfs -q restore thin /tmp/out && cmp /tmp/out /dev/vg/thin || fail thin differs
 echo "GUEST-THIN read $written bytes"
 
-# Killed in the middle: the next run removes what was left.
+# The process of a backup has the snapshot open that it reads: nothing but reading is left to do.
+opened() { i=0; until ls -l /proc/$1/fd 2>/dev/null | grep -q -- '-backyfs--'; do
+  kill -0 $1 2>/dev/null && [ $i -lt 600 ] || fail the backup did not get as far as its snapshot; i=$((i+1)); usleep 20000; done; }
+# It has read so many bytes.
+reads() { i=0; until [ "$(sed -n 's/^rchar: //p' /proc/$1/io 2>/dev/null || echo 0)" -ge "$2" ] 2>/dev/null; do
+  kill -0 $1 2>/dev/null && [ $i -lt 2000 ] || fail the backup did not read $2 bytes; i=$((i+1)); usleep 10000; done; }
+
+# Names of snapshots begin as configured; what others call almost so is theirs.
+lvs --noheadings -o lv_name vg | grep -q ' nightly-backyfs-' || fail the snapshot has another name
+lvcreate -q -s -n backyfs-theirs vg/thin > /dev/null 2>&1 || fail a snapshot of somebody else
+lvcreate -q -s -n nightly-backyfs-theirs vg/thin > /dev/null 2>&1 || fail another snapshot of somebody else
+ours() { lvs --noheadings -o lv_name vg | grep backyfs- | grep -vc theirs || true; }
+ls_names() { backyfs ls "$1" --json 2>/dev/null | grep -c '"uid"' || true; }
+
+# Killed between the taking of the snapshot and the end: nothing is published, and the next run removes it.
 backyfs -q backup --full vg:thin other > /tmp/said 2>&1 & killed=$!
-sleep 1; kill -9 $killed 2>/dev/null || true; wait $killed 2>/dev/null || true
+opened $killed
+kill -9 $killed; wait $killed 2>/dev/null && fail it was not killed
+[ "$(ours)" = 2 ] || fail the killed backup had no snapshot
+[ "$(ls_names other)" = 0 ] || fail a killed backup was published
 backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail backup after a crash
-backyfs ls other > /dev/null 2>&1 && others=$(backyfs ls other --json | grep -c '"uid"' || true) || others=0
-[ "$(ours)" -le $((1 + others)) ] || fail a crash left $(ours) snapshots
+[ "$(ours)" = 1 ] || fail a crash left $(ours) snapshots
+ls /var/state/snapshots | grep -c json | grep -q '^1$' || fail notes were left: $(ls /var/state/snapshots)
 echo "GUEST-CRASH cleaned up"
+
+# Interrupted, killed while it goes on, and gone on with: it is what the volume was at first, whatever was written since.
+dd if=/dev/vg/thin of=/tmp/then bs=1M 2>/dev/null
+backyfs -q backup --full vg:thin thin > /tmp/said 2>&1 & stopped=$!
+opened $stopped; reads $stopped 16777216
+kill -INT $stopped; wait $stopped && fail it was not interrupted
+[ "$(ours)" = 2 ] || fail the snapshot of an interrupted backup was to stay, not $(ours)
+dd if=/dev/urandom of=/dev/vg/thin bs=1M count=2 conv=notrunc 2>/dev/null; sync
+backyfs -q backup --full --continue vg:thin thin > /tmp/said 2>&1 & killed=$!
+opened $killed
+kill -9 $killed; wait $killed 2>/dev/null && fail it was not killed
+[ "$(ours)" = 2 ] || fail the snapshot went with the killed backup that went on
+backyfs backup --full --continue vg:thin thin > /tmp/uid 2> /tmp/said || fail to go on
+grep -q "read again" /tmp/said && fail it began anew: $(cat /tmp/said)
+backyfs -q restore thin /tmp/out && cmp /tmp/out /tmp/then || fail what was gone on with differs from the snapshot
+rm /tmp/out /tmp/then
+[ "$(ours)" = 1 ] || fail going on left $(ours) snapshots
+backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail incremental after going on
+backyfs -q restore thin /tmp/out && cmp /tmp/out /dev/vg/thin || fail thin differs after going on
+echo "GUEST-CONTINUE went on"
 
 # Killed while thin_delta ran: the view of the metadata is released by the next run. One of somebody else's is left, and all is read.
 dmsetup message vg-pool-tpool 0 reserve_metadata_snap || fail reserve
 backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail backup beside a view of the metadata
-grep -q "everything is read" /tmp/said /var/state/backyfs.log 2>/dev/null || echo "GUEST-QUIET it said nothing"
+grep -q "everything is read" /tmp/said || fail it did not say that everything is read
 dmsetup status vg-pool-tpool | cut -d' ' -f7 | grep -q '^-$' && fail "the view of somebody else was released"
 echo taken > /run/backyfs-vg-pool-tpool.metadata-view
 backyfs backup vg:thin thin > /tmp/uid 2> /tmp/said || fail backup after a crash of thin_delta
@@ -76,27 +115,99 @@ written=$(number thin written_bytes)
 [ "$written" -le 2097152 ] || fail "$written bytes were read after a crash of thin_delta"
 echo "GUEST-VIEW released"
 
-# Restoring: a new volume, and over one by force.
+# Restoring: a new volume, and over one by force. Holes take no space of the pool.
+mapped() { lvs --noheadings -o data_percent vg/$1 | cut -d. -f1 | tr -d ' '; }
+backyfs -q restore thin /tmp/out || fail restore to a file
 backyfs -q restore thin vg:new > /tmp/said 2>&1 || fail restore to a new volume
 cmp -n 67108864 /dev/vg/new /tmp/out || fail the new volume differs
-backyfs -q restore thin vg:new > /tmp/said 2>&1 && fail an existing volume was overwritten
+[ "$(mapped new)" -le $(($(mapped thin) + 5)) ] || fail holes were written: $(mapped new) against $(mapped thin) percent
+if backyfs -q restore thin vg:new > /tmp/said 2>&1; then fail an existing volume was overwritten; fi
+dd if=/dev/urandom of=/dev/vg/new bs=1M count=64 2>/dev/null; sync
 backyfs -q restore thin vg:new --force > /tmp/said 2>&1 || fail restore by force
 cmp -n 67108864 /dev/vg/new /tmp/out || fail the volume differs after force
+[ "$(mapped new)" -le $(($(mapped thin) + 15)) ] || fail holes were not given back: $(mapped new) against $(mapped thin) percent
+lvremove -q -y vg/new > /dev/null
+# Killed in the middle: it is not there, is not begun anew without being told, and is gone on with.
+backyfs -q restore thin vg:new > /tmp/said 2>&1 & killed=$!
+i=0; until ls -l /proc/$killed/fd 2>/dev/null | grep -q 'new.backyfs--part'; do
+  kill -0 $killed 2>/dev/null && [ $i -lt 600 ] || fail the restore was not killed in time; i=$((i+1)); usleep 20000; done
+kill -9 $killed; wait $killed 2>/dev/null && fail the restore was not killed
+lvs vg/new > /dev/null 2>&1 && fail an unfinished volume has its name
+if backyfs -q restore thin vg:new > /tmp/said 2>&1; then fail an unfinished restore was begun anew; fi
+grep -q -- --continue /tmp/said || fail it does not say how to go on
+backyfs -q restore thin vg:new --continue > /tmp/said 2>&1 || fail to go on with a restore
+cmp -n 67108864 /dev/vg/new /tmp/out || fail the volume differs after going on
+[ "$(mapped new)" -le $(($(mapped thin) + 5)) ] || fail going on wrote holes: $(mapped new) against $(mapped thin) percent
+lvs --noheadings -o lv_name vg | grep -q backyfs-part && fail an unfinished volume was left
+lvremove -q -y vg/new > /dev/null
 rm /tmp/out
 echo "GUEST-RESTORE done"
 
-# A snapshot that runs full while it is read: nothing is published, and nothing is left.
+# The conformance suite of sources, on these.
+BACKYFS_TEST_LVM=vg backyfs-units --ignored --exact source::lvm::tests::volumes_of_a_group > /tmp/said 2>&1 || fail the conformance suite: $(tail -20 /tmp/said)
+grep -q '^test result: ok. 1 passed' /tmp/said || fail the conformance suite did not run: $(tail -3 /tmp/said)
+echo "GUEST-CONFORMS thick and thin"
+
+# Through the mount: there and back by cp.
+count() { sed -n "s/^$1 //p" /mnt/status/counters; }
+backyfs mount -o restore-to-sources=new /mnt > /tmp/said 2>&1 || fail mount
+ls /mnt/sources/vg | tr '\n' ' ' | grep -q '^backyfs-theirs nightly-backyfs-theirs thick thin $' || fail the volumes are $(ls /mnt/sources/vg)
+cp /mnt/sources/vg/thin /mnt/incoming/m-thin || fail cp of thin
+cmp /mnt/by_name/m-thin/latest/original /dev/vg/thin || fail the copy of thin differs
+[ "$(ours)" = 2 ] || fail the snapshot of the copy was to be kept
+dd if=/dev/urandom of=/dev/vg/thin bs=4k seek=7000 count=2 conv=notrunc 2>/dev/null; sync
+before=$(count BytesRead)
+cp /mnt/sources/vg/thin /mnt/incoming/m-thin || fail second cp of thin
+[ $(($(count BytesRead) - before)) -le 2097152 ] || fail cp read $(($(count BytesRead) - before)) bytes for a few that changed
+cmp /mnt/by_name/m-thin/latest/original /dev/vg/thin || fail the second copy of thin differs
+[ "$(ours)" = 2 ] || fail $(ours) snapshots after the second copy
+cp /mnt/sources/vg/thick /mnt/incoming/m-thick || fail cp of thick
+cmp /mnt/by_name/m-thick/latest/original /dev/vg/thick || fail the copy of thick differs
+[ "$(ours)" = 2 ] || fail the copy of thick left a snapshot
+cp /mnt/by_name/m-thin/latest/original /mnt/sources/vg/back || fail cp to a new volume
+cmp /dev/vg/back /dev/vg/thin || fail the volume copied back differs
+[ "$(lvs --noheadings --units m --nosuffix -o lv_size vg/back | cut -d. -f1 | tr -d ' ')" = 64 ] || fail the volume copied back has another size
+[ "$(mapped back)" -le $(($(mapped thin) + 5)) ] || fail cp wrote holes: $(mapped back) against $(mapped thin) percent
+if cp /mnt/by_name/m-thin/latest/original /mnt/sources/vg/back 2> /tmp/said; then fail cp overwrote a volume; fi
+lvremove -q -y vg/back > /dev/null
+echo "GUEST-MOUNT there and back"
+
+# A thick snapshot that runs full under cp: cp fails, and nothing counts as a backup.
+cp /mnt/sources/small/thick /mnt/incoming/m-full 2> /tmp/said & running=$!
+daemon=$(pidof backyfs)
+opened $daemon; kill -STOP $daemon
+dd if=/dev/urandom of=/dev/vg/thick bs=1M count=12 conv=notrunc,fsync 2>/dev/null
+kill -CONT $daemon
+if wait $running; then fail cp of a full snapshot ended well; fi
+[ -e /mnt/by_name/m-full/latest ] && fail a full snapshot was published
+ls /mnt/by_name/m-thick > /dev/null || fail the mount hangs
+echo "GUEST-FULLMOUNT refused"
+
+# The daemon is killed while a volume is open: the next one removes its snapshot.
+exec 3< /mnt/sources/vg/thick
+[ "$(ours)" = 3 ] || fail an open volume has no snapshot
+kill -9 $(pidof backyfs); exec 3<&-
+umount -l /mnt; i=0; while pidof backyfs > /dev/null && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done
+[ "$(ours)" = 3 ] || fail who removed the snapshot?
+backyfs mount /mnt > /tmp/said 2>&1 || fail mount after a crash
+i=0; while [ "$(ours)" -gt 2 ] && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done
+[ "$(ours)" = 2 ] || fail the next start left $(ours) snapshots
+backyfs umount /mnt || fail umount
+echo "GUEST-MOUNTCRASH cleaned up"
+
+# A snapshot that runs full while it is read: the backup says so, nothing is published, and nothing is left.
+kept=$(ours)
 backyfs -q backup --full small:thick full > /tmp/said 2>&1 & running=$!
-i=0; while [ "$(ours)" -lt 2 ] && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done
+opened $running; kill -STOP $running
 dd if=/dev/urandom of=/dev/vg/thick bs=1M count=48 conv=notrunc,fsync 2>/dev/null
+kill -CONT $running
 if wait $running; then code=0; else code=$?; fi
-case $code in
-  0) echo "GUEST-FULL the backup was faster than the writes" ;;
-  5) grep -q "full or gone" /tmp/said || fail "it does not say why: $(cat /tmp/said)"
-     backyfs ls full 2> /dev/null | grep -q full && fail a full snapshot was published
-     echo "GUEST-FULL refused" ;;
-  *) fail "code $code: $(cat /tmp/said)" ;;
-esac
+[ "$code" = 5 ] || fail "code $code of a backup of a full snapshot: $(cat /tmp/said)"
+grep -q "full or gone" /tmp/said || fail "it does not say why: $(cat /tmp/said)"
+[ "$(ls_names full)" = 0 ] || fail a full snapshot was published
+[ "$(ours)" = "$kept" ] || fail a full snapshot was left
+[ "$(lvs --noheadings -o lv_name vg | grep -c theirs)" = 2 ] || fail snapshots of somebody else were removed
+echo "GUEST-FULL refused"
 echo "GUEST-DONE"
 """
 
@@ -104,6 +215,8 @@ echo "GUEST-DONE"
 @test(mounted=False, seconds=900)
 def volumes_thin_and_thick(w, samples):
     needs(*TOOLS)
-    machine = LvmGuest(guest.default_cache(), w.binary, w.root)
+    machine = LvmGuest(guest.default_cache(), w.binary, unit_tests(w.root / "units"), w.root)
     said = machine.run(SCRIPT, 850)
     print(said)
+    missing = [step for step in STEPS if step not in said]
+    check(not missing, f"the guest did not come to {missing}")

@@ -22,6 +22,8 @@ pub struct Lv {
     thin_id: String,
     #[serde(rename = "lv_snapshot_invalid")]
     invalid: String,
+    #[serde(rename = "vg_extent_size")]
+    extent: String,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +42,12 @@ impl Lv {
         self.size.parse().unwrap_or(0)
     }
 
+    /// Bytes of a volume of its group that is to hold so many: a volume consists of whole extents.
+    pub fn whole_extents(&self, bytes: u64) -> u64 {
+        let extent = self.extent.parse().unwrap_or(0).max(1);
+        bytes.max(1).checked_next_multiple_of(extent).unwrap_or(bytes)
+    }
+
     /// Whether it is allocated from a pool as it is written.
     pub fn is_thin(&self) -> bool {
         self.attr.starts_with('V')
@@ -48,6 +56,12 @@ impl Lv {
     /// Its number in its pool.
     pub fn thin_id(&self) -> Option<&str> {
         Some(self.thin_id.as_str()).filter(|id| !id.is_empty())
+    }
+
+    /// Whether what was never written of it reads as zero, around what is written, too: its pool zeroes blocks before it hands
+    /// them out. (The eighth character of lv_attr, lvs(8).)
+    pub fn begins_as_zeros(&self) -> bool {
+        self.is_thin() && self.attr.chars().nth(7) == Some('z')
     }
 
     /// Whether it is a thick snapshot that ran full: what it held is lost.
@@ -82,7 +96,7 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<String, SourceError> {
     Err(failed(said))
 }
 
-const COLUMNS: &str = "lv_name,lv_size,lv_attr,pool_lv,thin_id,lv_snapshot_invalid";
+const COLUMNS: &str = "lv_name,lv_size,lv_attr,pool_lv,thin_id,lv_snapshot_invalid,vg_extent_size";
 
 /// Every volume of a group.
 ///
@@ -123,13 +137,15 @@ mod tests {
     #[test]
     fn what_lvs_says() {
         let text = r#"{"report": [{"lv": [
-            {"lv_name":"root", "lv_size":"4294967296", "lv_attr":"-wi-ao----", "pool_lv":"", "thin_id":"", "lv_snapshot_invalid":"unknown"},
-            {"lv_name":"pool", "lv_size":"1073741824", "lv_attr":"twi-aotz--", "pool_lv":"", "thin_id":"", "lv_snapshot_invalid":"unknown"},
-            {"lv_name":"vm", "lv_size":"536870912", "lv_attr":"Vwi-a-tz--", "pool_lv":"pool", "thin_id":"7", "lv_snapshot_invalid":"unknown"},
-            {"lv_name":"snap", "lv_size":"536870912", "lv_attr":"Swi-I-s---", "pool_lv":"", "thin_id":"", "lv_snapshot_invalid":"snapshot invalid"}]}]}"#;
+            {"lv_name":"root", "lv_size":"4294967296", "lv_attr":"-wi-ao----", "pool_lv":"", "thin_id":"", "lv_snapshot_invalid":"unknown", "vg_extent_size":"4194304"},
+            {"lv_name":"pool", "lv_size":"1073741824", "lv_attr":"twi-aotz--", "pool_lv":"", "thin_id":"", "lv_snapshot_invalid":"unknown", "vg_extent_size":"4194304"},
+            {"lv_name":"vm", "lv_size":"536870912", "lv_attr":"Vwi-a-tz--", "pool_lv":"pool", "thin_id":"7", "lv_snapshot_invalid":"unknown", "vg_extent_size":"4194304"},
+            {"lv_name":"snap", "lv_size":"536870912", "lv_attr":"Swi-I-s---", "pool_lv":"", "thin_id":"", "lv_snapshot_invalid":"snapshot invalid", "vg_extent_size":"4194304"}]}]}"#;
         let report: Report = serde_json::from_str(text).unwrap();
         let [root, pool, vm, snap] = &report.report[0].lv[..] else { panic!() };
         assert!(root.is_plain() && !root.is_thin() && !root.is_overrun() && root.size_bytes() == 4 << 30);
+        assert_eq!((root.whole_extents(0), root.whole_extents((4 << 20) + 1)), (4 << 20, 8 << 20));
+        assert!(vm.begins_as_zeros() && !root.begins_as_zeros() && !pool.begins_as_zeros());
         assert!(!pool.is_plain() && vm.is_plain() && vm.is_thin());
         assert_eq!((vm.thin_id(), root.thin_id()), (Some("7"), None));
         assert!(snap.is_overrun());

@@ -1,10 +1,11 @@
 """A virtual machine with LVM in it: device mapper is the kernel's, so its volumes cannot be made on every machine that runs tests.
 
-The guest has the program under test, LVM's tools and busybox on its root disk, and an empty second disk. It runs one shell script
-and says on its serial port what came of it.
+The guest has the program under test, its unit tests, LVM's tools, cp and busybox on its root disk, and an empty second disk. It runs
+one shell script and says on its serial port what came of it.
 """
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -14,9 +15,10 @@ from pathlib import Path
 from .guest import MODULES, Guest, _cpio, _kernel_package
 from .shell import MIB, Failed, sh
 
-TOOLS = ("qemu-system-x86_64", "mke2fs", "dpkg-deb", "apt-get", "lvm", "dmsetup", "thin_delta", "ldd")
+TOOLS = ("qemu-system-x86_64", "mke2fs", "dpkg-deb", "apt-get", "lvm", "dmsetup", "thin_delta", "ldd", "cargo", "strip")
+FUSE_MODULES = ["fuse"]
 DM_MODULES = ["libcrc32c", "dm-mod", "dm-bufio", "dm-bio-prison", "dm-persistent-data", "dm-thin-pool", "dm-snapshot"]
-COMMANDS = ["lvs", "vgs", "pvs", "lvcreate", "lvremove", "lvchange", "lvextend", "lvrename", "vgcreate", "pvcreate"]
+COMMANDS = ["lvs", "vgs", "pvs", "lvcreate", "lvremove", "lvchange", "lvextend", "lvreduce", "lvrename", "vgcreate", "pvcreate"]
 # There is no udev in the guest: LVM makes its device nodes itself.
 LVM_CONF = """activation { udev_sync = 0
  udev_rules = 0
@@ -42,6 +44,23 @@ poweroff -f
 """
 
 
+def unit_tests(into):
+    """The program's own unit tests, without what a debugger would want: BACKYFS_TEST_UNITS, else what cargo builds of this tree."""
+    if given := os.environ.get("BACKYFS_TEST_UNITS"):
+        sh("strip", "-o", into, given)
+        return into
+    features = os.environ.get("BACKYFS_FEATURES", "rbd")
+    top = Path(__file__).resolve().parents[3]
+    # As tests/run builds them, so that they are there already.
+    argv = ["cargo", "test", "--no-run", "--workspace", "--lib", "--locked", "--features", features, "--message-format", "json"]
+    for line in sh(*argv, cwd=top, timeout=1800).stdout.splitlines():
+        message = json.loads(line)
+        if message["reason"] == "compiler-artifact" and message["executable"] and message["target"]["name"] == "backyfs":
+            sh("strip", "-o", into, message["executable"])
+            return into
+    raise Failed("cargo built no unit tests")
+
+
 def _libraries(binary):
     """Shared libraries of a program, as absolute paths."""
     return re.findall(r"(/\S+) \(0x", sh("ldd", binary).stdout.decode())
@@ -50,24 +69,24 @@ def _libraries(binary):
 class LvmGuest:
     """The guest of a program; see the module."""
 
-    def __init__(self, cache, binary, work):
+    def __init__(self, cache, binary, units, work):
         self.guest = Guest(cache)
         self.root, self.disk, self.initramfs = work / "root.img", work / "disk.img", work / "initramfs.gz"
         self._make_initramfs(Path(cache) / _kernel_package())
         self.tree = work / "tree"
-        self._make_tree(binary)
+        self._make_tree(binary, units)
 
     def _make_initramfs(self, kernel):
         entries = [(d, 0o40755, b"") for d in ("bin", "dev", "modules", "root")]
         entries.append(("bin/busybox", 0o100755, self.guest.busybox.read_bytes()))
         entries.append(("bin/sh", 0o120777, b"busybox"))
-        modules = MODULES + DM_MODULES
+        modules = MODULES + DM_MODULES + FUSE_MODULES
         for module in modules:
             entries.append((f"modules/{module}.ko", 0o100644, next(kernel.rglob(f"{module}.ko")).read_bytes()))
         entries.append(("init", 0o100755, INITRAMFS_INIT.format(modules=" ".join(modules)).encode()))
         self.initramfs.write_bytes(gzip.compress(_cpio(entries), 1, mtime=0))
 
-    def _make_tree(self, binary):
+    def _make_tree(self, binary, units):
         tree = self.tree
         for d in ("bin", "sbin", "usr", "proc", "sys", "dev", "tmp", "run", "etc/lvm", "root", "var"):
             (tree / d).mkdir(parents=True)
@@ -78,9 +97,12 @@ class LvmGuest:
         for applet in applets:
             if not (tree / "bin" / applet).exists():
                 (tree / "bin" / applet).symlink_to("busybox")
-        for program in (shutil.which("lvm"), shutil.which("dmsetup"), shutil.which("thin_delta"), binary):
+        # That of busybox knows nothing of copy_file_range(2).
+        (tree / "bin/cp").unlink()
+        programs = {Path(p).name: p for p in map(shutil.which, ("lvm", "dmsetup", "thin_delta", "cp"))}
+        for name, program in (programs | {"backyfs": binary, "backyfs-units": units}).items():
             real = Path(program).resolve()
-            shutil.copy(real, tree / "bin" / Path(program).name)
+            shutil.copy(real, tree / "bin" / name)
             for library in _libraries(real):
                 to = tree / library.lstrip("/")
                 to.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +129,11 @@ class LvmGuest:
         argv += ["-append", "console=ttyS0 quiet panic=-1"]
         for number, image in enumerate((self.root, self.disk)):
             argv += ["-drive", f"file={image},format=raw,if=none,id=d{number},cache=unsafe", "-device", f"virtio-blk-pci,drive=d{number}"]
-        run = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds)
+        try:
+            run = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds)
+        except subprocess.TimeoutExpired as late:
+            said = (late.stdout or b"").decode(errors="replace")
+            raise Failed(f"the guest was not done after {seconds} s: {said[-1800:]}") from None
         text = run.stdout.decode(errors="replace")
         said = dict(re.findall(r"GUEST-([A-Z]+) ?([^\r\n]*)", text))
         if run.returncode != 0 or "DONE" not in said or "FAILED" in said:
