@@ -6,10 +6,10 @@
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::ops::OpsError;
 use crate::ops::gc::Sharing;
-use crate::ops::repair::record_of;
+use crate::ops::repair::{missing_packs, record_of};
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::AttributeChange;
-use crate::words::ids::Uid;
+use crate::words::ids::{PackId, Uid};
 use crate::words::record::RecordKind;
 use crate::words::stamp::Stamp;
 use serde::Serialize;
@@ -56,8 +56,17 @@ pub fn give_up(repo: &Repository, object: &str, sharing: Sharing, is_dry_run: bo
                      backyfs on all other hosts, and say so with --only-host"
                 )));
             }
+            if !is_dry_run {
+                // Index fragments still name packs that it named and that were deleted: without it they would be relied upon. Nobody is
+                // deleting now, so what is not there is all that needs to be condemned in its place, and that before it goes.
+                repo.learn_index_everything()?;
+                let gone: Vec<PackId> = missing_packs(repo)?.into_iter().collect();
+                if !gone.is_empty() {
+                    repo.condemn(&gone)?;
+                }
+            }
             vec![
-                "which packs some collection condemned: those of them that are still there count as sound again"
+                "which packs some collection condemned: those that are gone are condemned anew, those that are still there count as sound again"
                     .to_owned(),
                 "nothing of any backup: a host that knows the list writes it anew when it looks".to_owned(),
             ]

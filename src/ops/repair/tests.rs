@@ -4,10 +4,12 @@ use super::give_up::give_up;
 use super::*;
 use crate::format::layout::{ASIDE, ATTRIBUTES, CONDEMNED, HEADER, INDEX, OK, PACKS, TOMBSTONES, VERSIONS};
 use crate::image::ImageReader;
+use crate::ops::backup::{Backup, backup};
 use crate::ops::gc::{Options, Sharing, gc};
 use crate::ops::scrub::tests::{Action, World, act, scrub_all, unreadable};
 use crate::repo::rebuild::IndexSource;
 use crate::repo::testing;
+use crate::source::Recipe;
 use crate::target::DirTarget;
 use crate::words::attribute::Validity;
 use crate::words::clock::{Clock, SystemClock};
@@ -287,6 +289,25 @@ fn a_damaged_list_of_condemned_packs_keeps_nobody_from_reading() {
     assert_eq!(run(world.repo()).hopeless, []);
     other.refresh().unwrap();
     assert!(other.catalog().is_condemned(&dead).unwrap());
+}
+
+#[test]
+fn what_a_list_that_was_given_up_had_deleted_is_not_relied_upon() {
+    let world = World::new();
+    let (uid, _) = attributes(world.repo())[1];
+    world.repo().remove_version(uid).unwrap();
+    let collected = gc(world.repo(), &Options { dead_percent: 1, ..Options::default() }, &Silent, &Interrupt::never());
+    assert!(collected.unwrap().deleted_packs > 0);
+    let batches = world.objects(CONDEMNED);
+    batches.iter().for_each(|batch| act(&world, Action::FlipNearEnd(3), batch, &[]));
+    let other = stranger(&world, "other");
+    crate::ops::scrub::learn_to_read(&other).unwrap();
+    for batch in &batches {
+        give_up(&other, batch, Sharing::OnlyHere, false).unwrap();
+    }
+    let job = Backup::new(Recipe::File { path: world.path("two.img") }, Name::new("two").unwrap());
+    let again = backup(&other, &job, &Silent, &Interrupt::never()).unwrap().record.uid;
+    assert_eq!(unreadable(&world.other_host(), again), [0u64; 0]);
 }
 
 #[test]
