@@ -53,8 +53,12 @@ pub fn import(context: &Context, args: &Import) -> anyhow::Result<()> {
         let file = std::fs::File::open(&args.file).map_err(failed)?;
         file.take(EXPORT_MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
     }
-    let Open { repo, .. } = context.open()?;
-    let record = transfer::import(&repo, &text, &args.file.display().to_string())?;
+    let Open { repo, progress, .. } = context.open()?;
+    let file = args.file.display().to_string();
+    progress.tell(&repo, "import", &file);
+    let imported = transfer::import(&repo, &text, &file, &*progress);
+    progress.finish();
+    let record = imported?;
     if context.globals.json {
         output::json(&VersionRow::from(&repo.version(record.uid)?))?;
     } else {

@@ -155,6 +155,7 @@ pub fn du(context: &Context, args: &Du) -> anyhow::Result<()> {
             Grouping::Together(uids.collect::<Result<_, OpsError>>()?)
         }
     };
+    progress.tell(&repo, "du", args.name.as_deref().unwrap_or("everything"));
     let measured = usage(&repo, &grouping, &*progress);
     progress.finish();
     let mut usage = measured?;

@@ -187,6 +187,7 @@ impl From<&SourceError> for Errno {
             | SourceError::Destination { source, .. } => of_io(source),
             SourceError::Exists { .. } | SourceError::Unfinished { .. } => Self::EEXIST,
             SourceError::TooSmall { .. } => Self::ENOSPC,
+            SourceError::InUse { .. } => Self::EBUSY,
             SourceError::DestinationKind { .. } => Self::EPERM,
             SourceError::Kind { .. } | SourceError::Refused(_) | SourceError::Hints { .. } => Self::EINVAL,
             SourceError::Shrank { .. } | SourceError::Tool { .. } => Self::EIO,

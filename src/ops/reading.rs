@@ -66,6 +66,13 @@ impl ReadingPin {
     }
 }
 
+impl ReadingPin {
+    /// Leaves the pin where it is, for the next mount or collection of this host to remove: of a target that does not answer nothing more is asked.
+    pub fn leave(mut self) {
+        self.pin = None;
+    }
+}
+
 fn is_denied(error: &RepoError) -> bool {
     matches!(error, RepoError::Target(error) if matches!(**error, TargetError::Denied { .. }))
 }

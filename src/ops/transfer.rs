@@ -9,6 +9,7 @@ use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
 use crate::words::geometry::BlockSize;
 use crate::words::ids::{BlockId, Uid};
+use crate::words::monitor::Monitor;
 use crate::words::name::Name;
 use crate::words::record::{ImageRef, Record, Stats};
 use crate::words::stamp::Stamp;
@@ -97,7 +98,7 @@ pub fn export(repo: &Repository, version: &Version) -> Export {
 /// # Errors
 /// When the text is no export, belongs to another repository, its version still exists or was imported already, or a block of it is
 /// gone.
-pub fn import(repo: &Repository, text: &str, file: &str) -> Result<Record, OpsError> {
+pub fn import(repo: &Repository, text: &str, file: &str, monitor: &dyn Monitor) -> Result<Record, OpsError> {
     let failed = |problem: String| OpsError::Import { file: file.to_owned(), problem };
     let export: Export = serde_json::from_str(text).map_err(|error| failed(format!("this is no export: {error}")))?;
     if export.backyfs_export != LAYOUT {
@@ -118,7 +119,7 @@ pub fn import(repo: &Repository, text: &str, file: &str) -> Result<Record, OpsEr
         return Err(failed(format!("{} has a version of {} already: {there}", attributes.name, export.created)));
     }
     let image = image(repo, &export.image).map_err(failed)?;
-    let image = count_blocks(repo, image)?;
+    let image = count_blocks(repo, image, monitor)?;
     let base = export.base.and_then(|base| base.parse().ok()).filter(|base| repo.version(*base).is_ok());
     // One from the future was made by a clock that was wrong; its moment is now.
     let created = Some(created).filter(|created| *created <= now);
@@ -168,14 +169,56 @@ fn image(repo: &Repository, exported: &ExportedImage) -> Result<ImageRef, String
 }
 
 /// Counts the blocks, and sees that all of the map can be read.
-fn count_blocks(repo: &Repository, image: ImageRef) -> Result<ImageRef, OpsError> {
+fn count_blocks(repo: &Repository, image: ImageRef, monitor: &dyn Monitor) -> Result<ImageRef, OpsError> {
     let mut allocated_blocks = 0;
     walk(repo, &image, &mut |found| match found {
-        Found::Block { .. } => {
+        Found::Block { index, .. } => {
             allocated_blocks += 1;
+            monitor.progress(index * image.block_size.bytes_u64(), image.size_bytes);
             Ok(())
         }
         Found::Lost { error, .. } => Err(OpsError::from(error)),
     })?;
+    monitor.progress(image.size_bytes, image.size_bytes);
     Ok(ImageRef { allocated_blocks, ..image })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Interrupt;
+    use crate::ops::backup::{Backup, backup};
+    use crate::repo::testing::{create, small};
+    use crate::source::Recipe;
+    use crate::words::monitor::{Counter, Silent};
+    use std::sync::Mutex;
+
+    struct Told(Mutex<Vec<(u64, u64)>>);
+
+    impl Monitor for Told {
+        fn count(&self, _: Counter, _: u64) {}
+
+        fn progress(&self, done: u64, total: u64) {
+            self.0.lock().unwrap().push((done, total));
+        }
+    }
+
+    #[test]
+    fn how_far_an_import_is_is_told() {
+        let test = create(&small());
+        let path = test.dir.path().join("disk");
+        let bytes: Vec<u8> = (1..=2000u32).flat_map(|n| n.to_le_bytes().repeat(1024)).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let job = Backup::new(Recipe::File { path }, Name::new("vm").unwrap());
+        let made = backup(&test.repo, &job, &Silent, &Interrupt::never()).unwrap().record;
+        let text = serde_json::to_string(&export(&test.repo, &test.repo.version(made.uid).unwrap())).unwrap();
+        test.repo.remove_version(made.uid).unwrap();
+        let told = Told(Mutex::default());
+        let again = import(&test.repo, &text, "export", &told).unwrap();
+        assert_eq!(again.image, made.image);
+        let told = told.0.into_inner().unwrap();
+        let size = bytes.len() as u64;
+        assert!(told.len() == 2001 && told.is_sorted());
+        assert_eq!(told.last(), Some(&(size, size)));
+    }
 }

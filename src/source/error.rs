@@ -31,6 +31,8 @@ pub enum SourceError {
     TooSmall { what: String, has_bytes: u64, needed_bytes: u64 },
     #[error("{what} cannot be restored to: {problem}")]
     DestinationKind { what: String, problem: String },
+    #[error("{what} is in use: unmount it, or end what has it open")]
+    InUse { what: String },
     #[error("{what} cannot be {action}: {source}")]
     Destination { what: String, action: &'static str, source: io::Error },
 }

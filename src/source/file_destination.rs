@@ -125,7 +125,10 @@ impl DestinationPlan {
             // Exclusive: the kernel refuses a device that is mounted or part of something (open(2), O_EXCL).
             How::Device => drop(options.custom_flags(libc::O_EXCL)),
         }
-        let file = options.open(self.written_path()).map_err(failed("opened"))?;
+        let file = options.open(self.written_path()).map_err(|error| match (&self.how, error.kind()) {
+            (How::Device, io::ErrorKind::ResourceBusy) => SourceError::InUse { what: self.path.display().to_string() },
+            _ => failed("opened")(error),
+        })?;
         let file = lock(file).map_err(failed(IN_USE))?;
         let mut fresh = false;
         if self.how == How::Device {

@@ -250,6 +250,18 @@ def the_report_in_a_browser(w, samples):
         check(probe(w, width)["wide"] <= 0, f"nothing scrolls sideways at {width} pixels")
 
 
+@test(mounted=False)
+def days_of_the_report_are_those_of_the_time_zone(w, samples):
+    w.run("init")
+    # Half past one in the morning of the 22nd in Kiritimati, which is 14 hours ahead, is the 21st in UTC.
+    w.run("backup", samples / "small.img", "vm", "--created", "2025-11-21T11:30:00Z")
+    for zone, day in (("UTC", "2025-11-21"), ("Pacific/Kiritimati", "2025-11-22")):
+        w.up("-o", f"time-zone={zone}")
+        text = (w.mnt / "status/report.html").read_text()
+        check(f"Days are of {zone}." in text and f"From {day} to " in text, f"{zone}: {text[-400:]}")
+        w.down()
+
+
 @test(mounted=False, seconds=600)
 def the_report_of_two_thousand_names(w, samples):
     w.run("init")

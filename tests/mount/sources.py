@@ -102,6 +102,35 @@ def restoring_makes_what_was_not_there(w, samples):
 
 
 @test(mounted=False)
+def a_restore_by_copy_is_seen_at_work(w, samples):
+    at, tables = images(w)
+    configure(w, tables, "-o", "restore-to-sources=new")
+    sh("cp", samples / "disk.img", w.incoming("vm"))
+    progress = w.mnt / "status/progress"
+    # By bytes, of which nobody knows how many there will be; then inside the mount, where that is known.
+    with open(w.mnt / "sources/images/slow", "wb") as f:
+        f.write(b"x" * MIB)
+        f.flush()
+        check(progress.read_text().startswith("restore images/slow: "), progress.read_text())
+        row = w.json("status")["jobs"][0]
+        equal((row["verb"], row["what"], row["pid"]), ("restore", "images/slow", w.pid()), "status")
+        time.sleep(1.1)
+        f.write(b"y" * MIB)
+        f.flush()
+        eventually("how far it is", lambda: "2.0 MiB" in progress.read_text())
+    eventually("it is done", lambda: progress.read_text() == "nothing is being done\n")
+    with open(w.original("vm"), "rb") as version, open(w.mnt / "sources/images/fast", "wb") as f:
+        size = os.fstat(version.fileno()).st_size
+        time.sleep(1.1)
+        done = os.copy_file_range(version.fileno(), f.fileno(), 16 * MIB, 0, 0)
+        row = w.json("status")["jobs"][0]
+        equal((row["what"], row["done"], row["total"]), ("images/fast", done, size), "a copy inside the mount")
+        while got := os.copy_file_range(version.fileno(), f.fileno(), size, done, done):
+            done += got
+    same(samples / "disk.img", at / "fast")
+
+
+@test(mounted=False)
 def restoring_over_what_is_there_by_force_only(w, samples):
     at, tables = images(w)
     (at / "vm").write_bytes(b"old")

@@ -3,7 +3,7 @@
 use crate::catalog::VersionSummary;
 use crate::image::overlay::OverlayFile;
 use crate::ops::retain::sla::{Severity, breaches};
-use crate::ops::retain::{Made, NameRule, Policy, Standing};
+use crate::ops::retain::{Made, NameRule, Policy, Standing, Zone};
 use crate::ops::scrub::report::{ScrubReport, last};
 use crate::ops::sla::SlaRow;
 use crate::ops::{OpsError, overlays};
@@ -68,7 +68,7 @@ impl NameState {
 /// One day of the growth of the repository, at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Day {
-    /// The day, counted from 1970-01-01 UTC.
+    /// The day, counted from 1970-01-01, where the overview's zone is.
     pub number: i64,
     /// Bytes of the images that were there.
     pub logical_bytes: u64,
@@ -146,6 +146,8 @@ pub struct Overview {
     pub catalog_bytes: u64,
     /// Size of the target, if somebody has asked it lately.
     pub space: Option<Space>,
+    /// What days are.
+    pub zone: Zone,
 }
 
 impl Overview {
@@ -224,7 +226,7 @@ pub fn gather(repo: &Repository, policy: &Policy, protect_younger: Duration) -> 
         names: names(versions, policy, protect_younger, now),
         cost,
         removed: gone.len() as u64,
-        growth: growth(&lives, now),
+        growth: growth(&lives, now, &policy.zone),
         packs,
         map_bytes,
         damaged: damaged.into_iter().map(|(block, why)| (block.to_string(), why)).collect(),
@@ -233,6 +235,7 @@ pub fn gather(repo: &Repository, policy: &Policy, protect_younger: Duration) -> 
         overlays: overlaid(repo)?,
         catalog_bytes: catalog.size_bytes().map_err(RepoError::from)?.0,
         space: None,
+        zone: policy.zone.clone(),
     })
 }
 
@@ -305,8 +308,8 @@ fn add(mut sum: Stats, stats: &Stats) -> Stats {
 /// Days that are shown at most; older ones are left out.
 const GROWTH_DAYS_MAX: i64 = 3660;
 
-fn growth(lives: &[Life], now: Stamp) -> Vec<Day> {
-    let day = |at: Stamp| at.millis().div_euclid(DAY_MS);
+fn growth(lives: &[Life], now: Stamp, zone: &Zone) -> Vec<Day> {
+    let day = |at: Stamp| zone.position(at).day;
     let today = day(now);
     let Some(first) = lives.iter().map(|life| day(life.from)).min() else { return Vec::new() };
     // What comes and goes on a day. A date in the future (a clock was wrong) counts as today.

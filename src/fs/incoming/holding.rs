@@ -49,9 +49,14 @@ impl Incoming {
         held.seen = inherited.into_keys().collect();
     }
 
-    /// Lets go of everything.
-    pub(super) fn let_go(&self) {
-        *self.held.lock() = Held::default();
+    /// Lets go of everything. When the target did not take the drafts it is not asked to drop pins either: that would only wait once
+    /// more for each.
+    pub(super) fn let_go(&self, answers: bool) {
+        if answers {
+            *self.held.lock() = Held::default();
+        } else if let Some(mut held) = self.held.try_lock() {
+            std::mem::take(&mut *held).pins.into_values().for_each(ReadingPin::leave);
+        }
     }
 
     fn inherited(&self) -> HashMap<Inherited, Pinned> {

@@ -35,8 +35,8 @@ impl Incoming {
     pub fn drain(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         // The errors were logged and stick to the drafts.
-        let _ = self.make_all_durable();
-        self.let_go();
+        let stored = self.make_all_durable();
+        self.let_go(stored.is_ok());
         // Those whose writers are still there are labelled by whoever mounts next.
         self.label_ready();
     }

@@ -192,6 +192,7 @@ impl Sources {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         restore_range(&self.repo, &what, restoring.destination(), threads, &**self.repo.monitor())
             .map_err(|error| restoring.fail(&error))?;
+        restoring.tell(from + len, image.size_bytes);
         Ok(Some(len))
     }
 }

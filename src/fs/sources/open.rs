@@ -1,5 +1,6 @@
 //! Open files of `sources/`, and what is done through handles.
 
+use crate::control::jobs::{Job, Unit};
 use crate::control::sources_file::RestoreToSources;
 use crate::fs::errno::Errno;
 use crate::fs::nodes::Node;
@@ -118,7 +119,10 @@ impl Sources {
         let now = Mtime::from(self.repo.clock().now());
         let attributes = FileAttributes { mode: mode & 0o7777, uid: caller.uid, gid: caller.gid, mtime: now };
         let opener = process::opener(caller.pid).map(|opener: Opener| opener.process);
-        let made = Restoring::begin(&collection.recipe(path), place.key.clone(), attributes, opener, consent)
+        let volume = format!("{source}/{path}");
+        let job = Job::begin(self.repo.state_dir(), self.repo.clock(), "restore", &volume, Unit::Bytes)
+            .inspect_err(|error| tracing::warn!("what is at work is not shown to others: {error}"));
+        let made = Restoring::begin(&collection.recipe(path), place.key.clone(), attributes, opener, consent, job.ok())
             .map_err(|error| told("restoring", source, path, &error.into()))?;
         Ok(place.fill(Arc::new(made)))
     }

@@ -3,6 +3,7 @@
 //! It is there under its name when the process that opened it closes it with something written. A writer that dies or fails leaves
 //! it unfinished, as a restore that was interrupted does.
 
+use crate::control::jobs::Job;
 use crate::fs::errno::Errno;
 use crate::fs::process::{Closer, ProcessId};
 use crate::fs::seam::Answer;
@@ -12,6 +13,7 @@ use crate::source::{Destination, Recipe, SourceError};
 use crate::words::attribute::FileAttributes;
 use parking_lot::Mutex;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// See the module.
 pub(super) struct Restoring {
@@ -23,6 +25,10 @@ pub(super) struct Restoring {
     error: Mutex<Option<Errno>>,
     attributes: Mutex<FileAttributes>,
     opener: Option<ProcessId>,
+    /// Tells others on this host how far it is.
+    job: Option<Job>,
+    /// How far writes have reached.
+    reached: AtomicU64,
 }
 
 impl Restoring {
@@ -33,6 +39,7 @@ impl Restoring {
         attributes: FileAttributes,
         opener: Option<ProcessId>,
         consent: Consent,
+        job: Option<Job>,
     ) -> Result<Self, SourceError> {
         let manner = |consent| Manner { size_bytes: 0, consent, start: Start::Anew, holes: Holes::Keep };
         let volume = recipe.volume()?;
@@ -41,7 +48,8 @@ impl Restoring {
             made => made?,
         };
         let (size, error) = (Mutex::new(0), Mutex::default());
-        Ok(Self { key, destination, size, error, attributes: Mutex::new(attributes), opener })
+        let (attributes, reached) = (Mutex::new(attributes), AtomicU64::new(0));
+        Ok(Self { key, destination, size, error, attributes, opener, job, reached })
     }
 
     pub(super) fn key(&self) -> &(String, String) {
@@ -62,6 +70,14 @@ impl Restoring {
 
     pub(super) fn destination(&self) -> &dyn Destination {
         &*self.destination
+    }
+
+    /// Tells that everything up to `end` was written, of `total` bytes; 0 when nobody knows how many there will be.
+    pub(super) fn tell(&self, end: u64, total: u64) {
+        let reached = self.reached.fetch_max(end, Ordering::Relaxed).max(end);
+        if let Some(job) = &self.job {
+            job.progress(reached, total);
+        }
     }
 
     /// The error that sticks.
@@ -107,6 +123,7 @@ impl Restoring {
         self.reach(&(offset..offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?))?;
         // Where something was written before, zeros must be written, too.
         self.guard(self.destination.write(offset, data))?;
+        self.tell(offset + data.len() as u64, 0);
         Ok(data.len())
     }
 

@@ -1,7 +1,7 @@
 //! The days on which there are versions of a name.
 
-use crate::control::glance::overview::{DAY_MS, Point};
-use crate::ops::retain::Standing;
+use crate::control::glance::overview::Point;
+use crate::ops::retain::{Standing, Zone};
 use crate::words::stamp::Stamp;
 use maud::{Markup, html};
 use std::fmt::Write as _;
@@ -47,12 +47,12 @@ pub(super) struct Days {
 }
 
 impl Days {
-    pub(super) fn new(versions: &[Point], now: Stamp) -> Self {
-        let today = now.millis().div_euclid(DAY_MS);
+    pub(super) fn new(versions: &[Point], now: Stamp, zone: &Zone) -> Self {
+        let today = zone.position(now).day;
         let mut marks = vec![Mark::None; YEAR_DAYS];
         for version in versions {
             // One from the future is shown today.
-            let back = (today - version.created.millis().div_euclid(DAY_MS)).max(0);
+            let back = (today - zone.position(version.created).day).max(0);
             let at = usize::try_from(back).ok().and_then(|back| (YEAR_DAYS - 1).checked_sub(back));
             if let Some(mark) = at.and_then(|at| marks.get_mut(at)) {
                 *mark = (*mark).max(version.standing.into());
@@ -113,6 +113,7 @@ impl Days {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::glance::overview::DAY_MS;
 
     fn point(day: i64, standing: Standing) -> Point {
         Point { created: Stamp::from_millis(day * DAY_MS + 5), standing, size_bytes: 1, stored_bytes: 1 }
@@ -128,11 +129,21 @@ mod tests {
             point(999, Standing::Incomplete),
             point(1003, Standing::Good),
         ];
-        let days = Days::new(&versions, now);
+        let days = Days::new(&versions, now, &Zone::utc());
         assert_eq!(days.encoded(), ".368g1d1g1");
         let strip = days.strip().into_string();
         assert!(strip.contains("aria-label=\"Versions on 3 of the last 84 days, damaged on 1\""), "{strip}");
         assert!(strip.contains("<path class=\"g\" d=\"M81 4h1M83 4h1\">") && !strip.contains("class=\"i\""), "{strip}");
-        assert_eq!(Days::new(&[], now).encoded(), ".371");
+        assert_eq!(Days::new(&[], now, &Zone::utc()).encoded(), ".371");
+    }
+
+    #[test]
+    fn days_begin_where_people_are() {
+        let stamp = |text: &str| Stamp::parse(text, Stamp::from_millis(0)).unwrap();
+        // Half past eleven in the evening in UTC is half past midnight of the next day in Berlin.
+        let version = Point { created: stamp("2026-11-21T23:30:00Z"), ..point(0, Standing::Good) };
+        let now = stamp("2026-11-22T12:00:00Z");
+        assert_eq!(Days::new(&[version], now, &Zone::utc()).encoded(), ".369g1.1");
+        assert_eq!(Days::new(&[version], now, &Zone::named("Europe/Berlin").unwrap()).encoded(), ".370g1");
     }
 }

@@ -48,7 +48,7 @@ pub fn page(overview: &Overview, jobs: &[JobRow]) -> String {
         header {
             h1 { "Backups" }
             p { "of " code { (overview.target) } ", as host " code { (overview.host) } " saw them at "
-                time datetime=(overview.now) { (moment(overview.now)) } "." }
+                time datetime=(overview.now) data-today=(overview.zone.position(overview.now).day) { (moment(overview.now)) } "." }
             (verdict(overview))
             nav aria-label="Parts of this page" {
                 @for (part, title) in PARTS { a href={ "#" (part) } { (title) } " " }
@@ -63,7 +63,7 @@ pub fn page(overview: &Overview, jobs: &[JobRow]) -> String {
             (scrub::section(overview))
         }
         footer { "backyfs " (env!("CARGO_PKG_VERSION")) ", repository " code { (overview.repository) }
-            ". Days are of UTC. Made when it was read; load it again for what is new." }
+            ". Days are of " (overview.zone.name().unwrap_or("the system's time zone")) ". Made when it was read; load it again for what is new." }
     };
     document(&title, &body)
 }

@@ -68,7 +68,7 @@ fn tools(overview: &Overview) -> Markup {
 
 fn row(name: &NameState, overview: &Overview) -> Markup {
     let (class, word) = state(name.sla);
-    let days = Days::new(&name.versions, overview.now);
+    let days = Days::new(&name.versions, overview.now, &overview.zone);
     let newest = name.newest();
     let size = name.versions.last().map(|version| show_bytes(version.size_bytes)).unwrap_or_default();
     html! {

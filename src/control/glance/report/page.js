@@ -6,7 +6,7 @@
     if (!tools) return;
     const find = document.getElementById("find"), found = document.getElementById("found");
     const day = 86400000, weeks = 53;
-    const today = Math.floor(Date.parse(document.querySelector("header time").dateTime) / day);
+    const today = +document.querySelector("header time").dataset.today;
     const words = { g: "a version", d: "a damaged version", i: "an incomplete version" };
 
     function unfold(row) {
