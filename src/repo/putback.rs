@@ -39,6 +39,9 @@ impl Repository {
 
     /// Puts a record back, and its verdict if it was confirmed. A record that somebody withdraws or has deleted stays away.
     ///
+    /// The verdict goes first: a record without it looks like one whose writer died, and a collection on another host would withdraw
+    /// it for ever. A verdict without a record means nothing.
+    ///
     /// # Errors
     /// When target or catalog fail. It can be repeated.
     pub fn put_back_record(&self, record: &Record, verdict: Verdict) -> Result<bool, RepoError> {
@@ -52,10 +55,10 @@ impl Repository {
             object_id(uid.as_bytes(), &[]),
             &record::encode(record),
         );
-        core.target.put(&layout::record(record.kind, uid), &[&sealed])?;
         if verdict == Verdict::Confirmed {
             self.put_back_mark(Object::Ok(uid))?;
         }
+        core.target.put(&layout::record(record.kind, uid), &[&sealed])?;
         core.catalog.put_record(record, verdict)?;
         Ok(true)
     }
