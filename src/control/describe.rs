@@ -46,16 +46,13 @@ impl Settings {
         }
         line(Key::S3Region, s3.region.clone().into());
         line(Key::S3Style, super::s3::style_name(s3.style).into());
-        match &s3.credentials {
-            CredentialSource::File { path: file, config, profile } => {
-                // A profile may stand in the configuration beside it only, which goes without saying.
-                if config.is_none() || file.exists() {
-                    line(Key::S3CredentialsFile, path(file));
-                }
-                line(Key::S3Profile, profile.clone().into());
+        // What is in the environment is not part of the configuration.
+        if let CredentialSource::File { path: file, config, profile } = &s3.credentials {
+            // A profile may stand in the configuration beside it only, which goes without saying.
+            if config.is_none() || file.exists() {
+                line(Key::S3CredentialsFile, path(file));
             }
-            // What is in the environment is not part of the configuration.
-            _ => {}
+            line(Key::S3Profile, profile.clone().into());
         }
         if let Some(file) = &s3.ca_file {
             line(Key::S3CaFile, path(file));
