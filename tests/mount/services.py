@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,13 @@ from lab.shell import check, equal, eventually, needs, same, sh
 from lab.table import machine
 
 CONTRIB = Path(__file__).resolve().parents[2] / "contrib"
+
+
+def understood(w, words):
+    """Fails unless the program knows the command, its options and how many things it takes."""
+    separator = words.index("--") if "--" in words else len(words)
+    done = w.run(*words[:separator], "--help", *words[separator:], ok=False)
+    check(done.returncode == 0 and b"Usage: backyfs " in done.stdout, f"{words}: {done.stderr.decode()}")
 
 
 def install(m):
@@ -175,10 +183,112 @@ def the_sample_lines_are_understood(w, samples):
         for target in targets:
             done = m.mount("-f", "-v", target, ok=False)
             check(done.returncode == 0 and b"mount --from-fstab -o " in done.stdout, done.stderr)
-    crontab = (CONTRIB / "cron/backyfs").read_text()
-    help_text = w.run("--help").stdout.decode()
-    for script in [crontab] + [p.read_text() for p in CONTRIB.glob("systemd/*.service")]:
-        for verb in ("backup-due", "prune", "scrub", "sla", "mount", "umount"):
-            check(f" {verb}" not in script or f"\n  {verb} " in help_text, f"there is no command {verb}")
+    # Every line that units and cron run is one that the program understands, word by word.
+    lines = [line.split("backyfs ", 1)[1].split(" > ")[0] for line in (CONTRIB / "cron/backyfs").read_text().splitlines() if "  root  " in line]
+    for unit in CONTRIB.glob("systemd/*.service"):
+        lines += re.findall(r"^Exec\w+=/usr/bin/backyfs (.*)$", unit.read_text(), re.M)
+    equal(len(lines), 13, lines)
+    for line in lines:
+        understood(w, line.replace("%f", "/backups").split())
     needs("logrotate")
     sh("logrotate", "--debug", CONTRIB / "logrotate/backyfs")
+
+
+# What Proxmox answers about a machine with a disk in a file, one in a cluster, and what is not to be backed up.
+QM = """#!/bin/sh
+[ "$1 $2 $3" = "config 100 --current" ] && cat <<'END'
+agent: 1
+name: web1
+ide2: none,media=cdrom
+sata0: local:iso/debian.iso,media=cdrom,size=600M
+scsi0: local:100/vm-100-disk-0.raw,discard=on,size=5M
+scsi1: ceph:vm-100-disk-1,size=5M
+virtio3: local:100/scratch.raw,backup=0,size=1M
+unused0: local:100/old.raw
+END
+"""
+PVESM = """#!/bin/sh
+[ "$1" = path ] || exit 1
+case $2 in
+    local:100/vm-100-disk-0.raw) echo "$DISK" ;;
+    ceph:vm-100-disk-1) echo rbd:pool/vm-100-disk-1:conf=/etc/pve/ceph.conf:id=admin ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+@test(mounted=False)
+def proxmox_hook(w, samples):
+    w.run("init")
+    disk, bin, log = (w.root / name for name in ("vm-100-disk-0.raw", "bin", "log"))
+    shutil.copy(samples / "small.img", disk)
+    bin.mkdir()
+    # What is said to the program is noted, and done where there is no cluster needed for it.
+    note = f'#!/bin/sh\necho "$*" >> {log}\ncase "$*" in *rbd:*) ;; *) exec {w.binary} "$@" ;; esac\n'
+    for name, text in (("qm", QM), ("pvesm", PVESM), ("backyfs", note)):
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "DISK": str(disk)}
+    hook = CONTRIB / "proxmox/backyfs-hook"
+    for phase in ("pre-start", "post-start", "pre-stop"):
+        sh(hook, "100", phase, env=env)
+    check(not log.exists(), "only when it is shut down")
+    sh(hook, "100", "post-stop", env=env)
+    lines = log.read_text().splitlines()
+    equal(lines, [f"--quiet backup --format raw {disk} web1/scsi0", "--quiet backup --format raw rbd:pool/vm-100-disk-1 web1/scsi1"], "each disk, and no other drive")
+    for line in lines:
+        understood(w, line.split())
+    w.run("restore", "web1/scsi0", w.root / "restored")
+    same(disk, w.root / "restored")
+
+
+YAML = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(sys.stdin))))"
+# Keys that Kubernetes knows in the parts that are used (batch/v1 CronJob, core/v1 PodSpec and Container).
+KNOWN = {
+    "spec": "schedule concurrencyPolicy startingDeadlineSeconds successfulJobsHistoryLimit failedJobsHistoryLimit jobTemplate suspend timeZone",
+    "job": "backoffLimit template activeDeadlineSeconds ttlSecondsAfterFinished",
+    "pod": "restartPolicy terminationGracePeriodSeconds containers initContainers volumes securityContext serviceAccountName nodeSelector",
+    "container": "name image command args env resources securityContext volumeDevices volumeMounts imagePullPolicy",
+}
+
+
+@test(mounted=False)
+def kubernetes_cronjob(w, samples):
+    """Without a cluster: it is YAML, uses keys that Kubernetes has, refers to what it declares, and the program understands what it is told."""
+    documents = json.loads(sh("/usr/bin/python3", "-c", YAML, input=(CONTRIB / "kubernetes/backyfs-cronjob.yaml").read_bytes()).stdout)
+    named = {(d["kind"], d["metadata"]["name"]): d for d in documents}
+    jobs = [d for d in documents if d["kind"] == "CronJob"]
+    equal(len(jobs), 2, "jobs")
+
+    def known(what, keys):
+        unknown = set(keys) - set(KNOWN[what].split())
+        check(not unknown, f"{what}: Kubernetes knows no {unknown}")
+
+    config = w.root / "backyfs.toml"
+    text = named["ConfigMap", "backyfs"]["data"]["backyfs.toml"]
+    config.write_text(text.replace("s3://backups/cluster1", f"dir:{w.repo}").replace("/keys/key", str(w.key)).replace("/state", str(w.state)))
+    w.run("--config", config, "init")
+    for job in jobs:
+        equal(job["apiVersion"], "batch/v1", "version")
+        known("spec", job["spec"])
+        equal(len(job["spec"]["schedule"].split()), 5, "a line of cron")
+        check(job["spec"]["concurrencyPolicy"] in ("Allow", "Forbid", "Replace"), job["spec"]["concurrencyPolicy"])
+        known("job", job["spec"]["jobTemplate"]["spec"])
+        pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        known("pod", pod)
+        check(pod["restartPolicy"] in ("Never", "OnFailure"), "jobs end")
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for volume in volumes.values():
+            for kind, claim, key in (("ConfigMap", "configMap", "name"), ("PersistentVolumeClaim", "persistentVolumeClaim", "claimName")):
+                if claim in volume and volume[claim][key] != "database":
+                    check((kind, volume[claim][key]) in named, f"{volume}: not declared")
+        equal(volumes["keys"]["secret"]["defaultMode"], 0o400, "nobody else reads the key")
+        for container in pod["containers"] + pod.get("initContainers", []):
+            known("container", container)
+            check({mount["name"] for mount in container["volumeMounts"] + container.get("volumeDevices", [])} <= set(volumes), "volumes")
+            equal(container["command"], ["backyfs"], "command")
+            understood(w, container["args"])
+            # Done for real, on a file in place of the device.
+            args = [{"/config/backyfs.toml": str(config), "/dev/database": str(samples / "small.img")}.get(arg, arg) for arg in container["args"]]
+            w.run(*args)
+    equal([(row["name"], row["tags"]) for row in w.json("--config", config, "ls")], [("cluster1/database", ["nightly"])], "backed up")
