@@ -21,6 +21,8 @@ mod interrupt;
 pub mod label;
 pub mod listing;
 #[cfg(test)]
+mod matrix_tests;
+#[cfg(test)]
 mod meddler_tests;
 pub mod migrate;
 pub mod overlays;

@@ -32,6 +32,7 @@ pub mod open;
 pub mod packer;
 pub mod packs;
 mod pages;
+mod paging;
 pub mod pipeline;
 pub mod publish;
 pub mod putback;

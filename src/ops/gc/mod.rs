@@ -20,7 +20,7 @@ mod rescue;
 mod roots;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
 
 pub use keepers::{InUse, Keepers};
 pub use report::{GoingRow, Report, Staying};
