@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 
+from failures import on_tmpfs
 from lab.case import test
 from lab.host import hosts
 from lab.shell import KIB, MIB, check, equal, eventually, pattern, raises, sh
@@ -221,6 +222,37 @@ def by_itself(w, samples):
     os.rmdir(w.by_version(gone))
     eventually("the mount collects", lambda: packs(w) < 1400 * KIB, 20)
     equal(w.original("kept").read_bytes(), kept, "content")
+
+
+@test(mounted=False)
+def when_the_target_fills_up(w, samples):
+    s, at = on_tmpfs(w, "24M")
+    try:
+        s.env |= {"BACKYFS_MIN_AGE_DAYS": "0", "BACKYFS_GC_INTERVAL": "never", "BACKYFS_GC_FREE_PERCENT": "40"}
+        s.run(*SMALL)
+        s.up()
+        kept = pattern("kept", 4 * MIB)
+        put(s, "kept", kept)
+        gone = put(s, "gone", pattern("gone", 5 * MIB))
+        os.rmdir(s.by_version(gone))
+        s.remount()
+        time.sleep(2)
+        check(packs(s) > 8 * MIB, "there is room enough, and it is not time")
+        gone = put(s, "gone", pattern("more", 10 * MIB))
+        os.rmdir(s.by_version(gone))
+        # It looks when it is mounted, and every minute.
+        s.remount()
+        eventually("the mount collects", lambda: packs(s) < 5 * MIB, 20)
+        equal(s.original("kept").read_bytes(), kept, "content")
+        later = pattern("later", 16 * MIB)
+        put(s, "later", later)
+        s.remount()
+        for name, content in (("kept", kept), ("later", later)):
+            equal(s.original(name).read_bytes(), content, f"content of {name}")
+        equal(s.run("scrub", "--all").returncode, 0, "nothing is missing")
+    finally:
+        s.mnt_is_mounted() and s.down()
+        sh("umount", at)
 
 
 @test(mounted=False)

@@ -24,6 +24,10 @@ const NOBODY: Cast = Cast {
     flaky: false,
     dies: false,
     goes_on: false,
+    based: false,
+    cleaner: false,
+    merger: false,
+    repairer: false,
     packs: &[],
     version: false,
     opening: &[],
@@ -51,6 +55,22 @@ fn lossy(without: Without, cast: Cast) {
     println!("without {without:?}: {fault}\n  {}", way.join("\n  "));
     sound(&format!("with {without:?}"), cast);
 }
+
+/// The draft of a version that may go.
+const BASED: Cast = Cast {
+    writers: 1,
+    collectors: 1,
+    rm: true,
+    based: true,
+    goes_on: true,
+    version: true,
+    packs: &[ROOT, BLOCK],
+    ..NOBODY
+};
+
+/// The record of a version is lost where somebody knew it.
+const LOST: Cast =
+    Cast { collectors: 1, finder: true, rm: true, repairer: true, version: true, packs: &[BOTH], ..NOBODY };
 
 mod all_rules {
     use super::*;
@@ -84,6 +104,32 @@ mod all_rules {
     }
 
     #[test]
+    fn a_draft_that_is_published_and_dropped_by_others() {
+        let cast = Cast { writers: 1, goes_on: true, finder: true, cleaner: true, packs: &[BOTH], ..NOBODY };
+        sound("1 writer, finder, cleaner", Cast { rm: true, ..cast });
+        sound("1 writer, collector, finder, cleaner", Cast { collectors: 1, ..cast });
+    }
+
+    #[test]
+    fn a_draft_of_a_version_that_is_removed() {
+        sound("1 writer, collector, rm, based", BASED);
+    }
+
+    #[test]
+    fn fragments_are_merged_meanwhile() {
+        let cast = Cast { writers: 1, collectors: 1, merger: true, packs: &[BOTH], ..NOBODY };
+        sound("1 writer, 1 collector, merger", cast);
+        sound("the same, root and data apart, a version", Cast { packs: &[ROOT, BLOCK], version: true, ..cast });
+        sound("collector, merger, rm, duplicates", Cast { writers: 0, version: true, rm: true, duplicates: 1, ..cast });
+    }
+
+    #[test]
+    fn a_lost_version_is_put_back() {
+        sound("collector, finder, rm, repairer", LOST);
+        sound("the same with a writer", Cast { writers: 1, rm: false, ..LOST });
+    }
+
+    #[test]
     fn large_casts_when_asked_for() {
         if !is_large() {
             return;
@@ -95,6 +141,11 @@ mod all_rules {
             Cast { writers: 2, collectors: 1, packs: &[BOTH, ROOT, BLOCK], ..NOBODY },
         );
         sound("3 collectors, 3 packs", Cast { collectors: 3, version: true, packs: &[BOTH, ROOT, BLOCK], ..NOBODY });
+        sound("1 writer, 2 collectors, rm, based", Cast { collectors: 2, ..BASED });
+        let merged = Cast { writers: 1, collectors: 2, merger: true, packs: &[BOTH], ..NOBODY };
+        sound("1 writer, 2 collectors, merger", merged);
+        sound("the same, root and data apart, rm", Cast { packs: &[ROOT, BLOCK], version: true, rm: true, ..merged });
+        sound("1 writer, 2 collectors, finder, repairer", Cast { writers: 1, collectors: 2, ..LOST });
         let everyone =
             Cast { writers: 1, collectors: 2, finder: true, rm: true, duplicates: 1, packs: &[BOTH], ..NOBODY };
         sound("1 writer, 2 collectors, finder, rm, duplicates", everyone);
@@ -152,6 +203,16 @@ mod taken_out {
         new_blocks_are_believed: CheckOfNew in Cast { packs: &[], ..ONE_EACH };
         a_finder_does_not_look_for_ok: LookForOk in Cast { finder: true, ..ONE_EACH };
         a_writer_does_not_look_for_withdrawing: LookForWithdrawing in Cast { finder: true, ..ONE_EACH };
+        an_open_draft_has_no_record_of_its_base: BaseRecord in BASED;
+        a_draft_is_dropped_while_its_version_is_withdrawn:
+            LookBeforeDropping in Cast { collectors: 0, goes_on: true, finder: true, cleaner: true, ..ONE_EACH };
+        fragments_go_before_they_are_merged: MergedFirst in Cast { merger: true, version: true, ..ONE_EACH };
+        a_merged_fragment_forgets_condemned_packs:
+            EntriesOfTheCondemned in Cast { merger: true, version: true, ..ONE_EACH };
+        a_lost_version_keeps_nothing: KeepingTheLost in LOST;
+        a_writer_takes_back_what_is_confirmed:
+            LeavingWhatIsConfirmed in Cast { collectors: 0, goes_on: true, finder: true, cleaner: true, ..ONE_EACH };
+        a_record_is_put_back_before_its_ok: OkFirst in LOST;
         a_removed_version_leaves_no_tombstone: Tombstones in Cast { version: true, rm: true, duplicates: 2, ..ONE_EACH };
     }
 }

@@ -5,6 +5,7 @@
 //! again has crashed or stalls for ever, so crashes at every step need no steps of their own. Local choices (what to condemn,
 //! when to look) are all tried.
 
+mod others;
 mod steps;
 
 use crate::explore::Model;
@@ -70,6 +71,20 @@ pub enum Without {
     LookForWithdrawing,
     /// Rule 7: a removed version leaves a tombstone.
     Tombstones,
+    /// Rule 8: an open draft has a record of what it is based on.
+    BaseRecord,
+    /// Drafts that were published are dropped only when nobody is withdrawing the version that stands for them.
+    LookBeforeDropping,
+    /// A merged index fragment is durable before those it replaces go.
+    MergedFirst,
+    /// A merged fragment keeps the entries of condemned packs that are still there.
+    EntriesOfTheCondemned,
+    /// Where a version was lost, its blocks are kept for whoever repairs it.
+    KeepingTheLost,
+    /// Once a writer has written `ok` it takes nothing back: others may have acted on it.
+    LeavingWhatIsConfirmed,
+    /// A confirmation is put back before the record that it confirms.
+    OkFirst,
 }
 
 /// Who takes part.
@@ -91,6 +106,14 @@ pub struct Cast {
     pub dies: bool,
     /// Whether a writer goes on after it was acknowledged, with another image.
     pub goes_on: bool,
+    /// Whether what a writer writes first is based on the version at the beginning: it has the new root only, and inherits the data.
+    pub based: bool,
+    /// Whether somebody drops drafts that were published.
+    pub cleaner: bool,
+    /// Whether somebody merges index fragments. Then reading the index takes time.
+    pub merger: bool,
+    /// Whether the record of the version at the beginning is lost, and put back by whoever knew it: collector 0's host.
+    pub repairer: bool,
     /// What packs hold at the beginning, all of them indexed.
     pub packs: &'static [Set],
     /// Whether a confirmed version of the image is there at the beginning.
@@ -152,6 +175,17 @@ struct Writer {
     own: Set,
     /// 0: nothing was acknowledged; otherwise 1 more than the image.
     acknowledged: u8,
+    reading: Reading,
+}
+
+/// A list of the index fragments that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Reading {
+    is_begun: bool,
+    /// Packs whose entries were put into a merged fragment since it began: it may not show that one.
+    merged: Set,
+    /// Packs whose other fragments are gone, too.
+    missed: Set,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -183,6 +217,7 @@ struct Collector {
     index: Set,
     carries: Set,
     pack: Set,
+    reading: Reading,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -190,6 +225,32 @@ struct Finder {
     /// 0: waits; 1: is about to write `withdrawing`; 2: is about to look; 3: is about to delete; 4: ended.
     at: u8,
     record: u8,
+}
+
+/// Somebody who drops published drafts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Cleaner {
+    /// 0: waits; 1: is about to look for `withdrawing`; 2: is about to delete the draft; 3: ended.
+    at: u8,
+    writer: u8,
+}
+
+/// Somebody who merges all index fragments into one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Merger {
+    /// 0: waits; 1: has read the list of condemned packs; 2: what is there, too; 3: has put, or deleted, the first half; 4: ended.
+    at: u8,
+    /// Packs whose entries are merged, and those left out.
+    takes: Set,
+    leaves_out: Set,
+}
+
+/// Somebody who puts back a version that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Repairer {
+    /// 0: nothing is lost; 1: is about to look for a tombstone; 2: for `withdrawing`; 3: to put the first of record and `ok`; 4: the
+    /// other; 5: ended.
+    at: u8,
 }
 
 /// One moment.
@@ -205,6 +266,11 @@ pub struct World {
     writers: [Writer; WRITERS_MAX],
     collectors: [Collector; COLLECTORS_MAX],
     finder: Finder,
+    cleaner: Cleaner,
+    merger: Merger,
+    repairer: Repairer,
+    /// Whether a writer could not store what it was based on.
+    is_stranded: bool,
     duplicates: u8,
 }
 
@@ -261,6 +327,10 @@ impl Model for Protocol {
             writers: [Writer::default(); WRITERS_MAX],
             collectors: [Collector::default(); COLLECTORS_MAX],
             finder: Finder::default(),
+            cleaner: Cleaner::default(),
+            merger: Merger::default(),
+            repairer: Repairer::default(),
+            is_stranded: false,
             duplicates: self.cast.duplicates,
         };
         for blocks in self.cast.packs {
@@ -268,6 +338,10 @@ impl Model for Protocol {
         }
         if self.cast.version {
             world.records[0] = RecordOf { image: 1, exists: true, ok: true, ok_written: true, ..RecordOf::default() };
+        }
+        if self.is_out(Without::BaseRecord) {
+            // It begins with the other image at once, and believes in what that inherits.
+            world.writers[..self.cast.writers].iter_mut().for_each(|writer| writer.image = 1);
         }
         for words in self.cast.opening {
             let mut next = Vec::new();
@@ -287,6 +361,15 @@ impl Model for Protocol {
         if self.cast.rm {
             self.remove(world, out);
         }
+        if self.cast.cleaner {
+            self.clean(world, out);
+        }
+        if self.cast.merger {
+            self.merge(world, out);
+        }
+        if self.cast.repairer {
+            self.repair(world, out);
+        }
         if world.duplicates > 0 {
             self.repeat(world, out);
         }
@@ -303,6 +386,7 @@ impl Model for Protocol {
         }
         for (number, writer) in world.writers[..self.cast.writers].iter().enumerate() {
             let Some(image) = writer.acknowledged.checked_sub(1) else { continue };
+            let image = self.stands_for(world, number, image);
             if blocks_of(image) & !there != 0 && !self.was_removed(world, number, image) {
                 return Some(format!("what writer {number} was told is safe is gone"));
             }
@@ -310,7 +394,12 @@ impl Model for Protocol {
                 return Some(format!("the record of what writer {number} was told is safe is gone"));
             }
         }
-        None
+        let first = &world.records[0];
+        let was_put_back = world.repairer.at == 5 && !first.exists;
+        if self.cast.version && !first.removed && (first.tombstone || was_put_back) {
+            return Some("the version that was there is gone".into());
+        }
+        world.is_stranded.then(|| "a draft has lost what it is based on".into())
     }
 }
 
@@ -318,6 +407,12 @@ impl Protocol {
     fn was_removed(&self, world: &World, number: usize, image: u8) -> bool {
         let at = self.record_of(number, &Writer { image, ..Writer::default() });
         world.records[at].removed
+    }
+
+    /// The image that stands for an acknowledged one: a draft that was dropped has its version.
+    fn stands_for(&self, world: &World, number: usize, image: u8) -> u8 {
+        let is_dropped = self.cast.cleaner && image == 0 && !self.has_record(world, number, 0);
+        u8::from(is_dropped || image == 1)
     }
 
     fn has_record(&self, world: &World, number: usize, image: u8) -> bool {

@@ -15,6 +15,8 @@ const TICK: Duration = Duration::from_secs(60);
 const FULL_EVERY_MS: i64 = 3_600_000;
 /// Where the catalog keeps when the last collection began.
 const LAST: &str = "gc last";
+/// And the last one because the target filled up.
+const LAST_FULL: &str = "gc last full";
 
 /// When to collect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +39,28 @@ pub enum Due {
     },
 }
 
+/// What was done before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// When the last collection began, or, before the first, when it was first looked.
+    pub last: Stamp,
+    /// When the last one began that was due to a full target, if there was one.
+    pub last_full: Option<Stamp>,
+}
+
 impl Schedule {
     /// Whether it is time. A clock that was put back makes it so.
-    pub fn due(&self, last: Stamp, now: Stamp, space: Option<Space>) -> Option<Due> {
-        let since_ms = now.millis().saturating_sub(last.millis());
-        let is_past = |ms: i64| since_ms >= ms || since_ms < 0;
-        if self.interval.is_some_and(|every| is_past(i64::try_from(every.as_millis()).unwrap_or(i64::MAX))) {
+    pub fn due(&self, before: Before, now: Stamp, space: Option<Space>) -> Option<Due> {
+        let is_past = |since: Stamp, ms: i64| {
+            let since_ms = now.millis().saturating_sub(since.millis());
+            since_ms >= ms || since_ms < 0
+        };
+        let every_ms = self.interval.map(|every| i64::try_from(every.as_millis()).unwrap_or(i64::MAX));
+        if every_ms.is_some_and(|every_ms| is_past(before.last, every_ms)) {
             return Some(Due::Time);
         }
-        let space = space.filter(|space| space.total_bytes > 0 && is_past(FULL_EVERY_MS))?;
+        let may_look = before.last_full.is_none_or(|last| is_past(last, FULL_EVERY_MS));
+        let space = space.filter(|space| space.total_bytes > 0 && may_look)?;
         let free = u128::from(space.free_bytes) * 100 / u128::from(space.total_bytes);
         let free_percent = u8::try_from(free).unwrap_or(100);
         (free_percent < self.free_percent).then_some(Due::Space { free_percent })
@@ -88,16 +103,24 @@ fn keep_on(repo: &Weak<Repository>, schedule: Schedule, options: &Options) {
 pub fn look(repo: &Repository, schedule: Schedule, options: &Options) -> Result<Option<Due>, OpsError> {
     let catalog = repo.catalog();
     let now = repo.clock().now();
-    let set_last = || catalog.set_meta(LAST, &now.millis().to_be_bytes()).map_err(RepoError::from);
-    let last = catalog.get_meta(LAST).map_err(RepoError::from)?;
-    let Some(last) = last.and_then(|bytes| Some(Stamp::from_millis(i64::from_be_bytes(bytes.try_into().ok()?)))) else {
-        // The time counts from the first look.
-        set_last()?;
-        return Ok(None);
+    let set = |key: &str| catalog.set_meta(key, &now.millis().to_be_bytes()).map_err(RepoError::from);
+    let get = |key: &str| {
+        let kept = catalog.get_meta(key).map_err(RepoError::from)?;
+        let kept = kept.and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
+        Ok::<_, RepoError>(kept.map(Stamp::from_millis))
     };
+    let last = get(LAST)?;
+    if last.is_none() {
+        // The time counts from the first look.
+        set(LAST)?;
+    }
+    let before = Before { last: last.unwrap_or(now), last_full: get(LAST_FULL)? };
     let space = if schedule.free_percent > 0 { repo.target().space().ok() } else { None };
-    let Some(due) = schedule.due(last, now, space) else { return Ok(None) };
-    set_last()?;
+    let Some(due) = schedule.due(before, now, space) else { return Ok(None) };
+    set(LAST)?;
+    if let Due::Space { .. } = due {
+        set(LAST_FULL)?;
+    }
     let report = gc(repo, options, &Silent, &Interrupt::never())?;
     match due {
         _ if report.nothing_new => tracing::debug!("nothing to collect"),
@@ -137,7 +160,12 @@ mod tests {
             (never, 1000, space(0), Some(Due::Space { free_percent: 0 })),
             (Schedule { free_percent: 0, ..never }, 1000, space(0), None),
         ] {
-            assert_eq!(schedule.due(at(0), at(hours), space), expected, "{schedule:?} {hours} {space:?}");
+            let before = Before { last: at(0), last_full: Some(at(0)) };
+            assert_eq!(schedule.due(before, at(hours), space), expected, "{schedule:?} {hours} {space:?}");
         }
+        // A target that fills up is not made to wait for the hour after a collection that was due to something else.
+        let before = Before { last: at(0), last_full: None };
+        assert_eq!(daily.due(before, at(0), space(20)), Some(Due::Space { free_percent: 2 }));
+        assert_eq!(daily.due(before, at(0), space(500)), None);
     }
 }

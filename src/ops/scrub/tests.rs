@@ -305,19 +305,22 @@ fn what_reading_met_is_reported_and_marked() {
     assert!(matches!(other.version(uid).unwrap().attributes.validity, Validity::Invalid(_)));
 }
 
+/// Interrupts after so many bytes.
+struct StopAfter(u64, &'static AtomicBool);
+
+impl Monitor for StopAfter {
+    fn count(&self, _: crate::words::monitor::Counter, _: u64) {}
+    fn progress(&self, done: u64, _: u64) {
+        self.1.store(done >= self.0, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn an_interrupted_scrub_goes_on_where_it_stopped() {
     static STOP: AtomicBool = AtomicBool::new(false);
-    struct StopAfter(u64);
-    impl Monitor for StopAfter {
-        fn count(&self, _: crate::words::monitor::Counter, _: u64) {}
-        fn progress(&self, done: u64, _: u64) {
-            STOP.store(done >= self.0, Ordering::Relaxed);
-        }
-    }
     let world = World::new();
     let options = Options { threads: 1, ..everything() };
-    let stopped = scrub(world.repo(), &options, &StopAfter(500_000), &Interrupt::new(&STOP));
+    let stopped = scrub(world.repo(), &options, &StopAfter(500_000, &STOP), &Interrupt::new(&STOP));
     assert!(matches!(stopped, Err(OpsError::Interrupted)));
     let half = report::last(world.repo()).unwrap().unwrap();
     assert!(half.finished.is_none() && half.packs_read < half.packs && half.bytes_read >= 500_000, "{half:?}");
@@ -373,6 +376,33 @@ fn a_percentage_covers_everything_in_time_and_only_then_versions_are_seen_good()
     }
     assert!(reports[0].versions_good == 0 && reports[0].packs_never_read > 0, "{:?}", reports[0]);
     assert!(reports[6].versions_good == 2 && reports[6].packs_never_read == 0, "{:?}", reports[6]);
+}
+
+#[test]
+fn a_percentage_covers_everything_past_damage_and_interruptions() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let world = World::new();
+    let packs = world.objects(layout::PACKS);
+    let damaged: BTreeSet<&String> = packs.iter().step_by(2).collect();
+    damaged.iter().for_each(|pack| act(&world, Action::Flip(100), pack, &[]));
+    let options = Options { percent: Some(16), threads: 1, ..everything() };
+    let mut report = ScrubReport::default();
+    for _ in 0..7 {
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        let _ = scrub(world.repo(), &options, &StopAfter(1, &STOP), &Interrupt::new(&STOP));
+        STOP.store(false, Ordering::Relaxed);
+        report = scrub(world.repo(), &options, &Silent, &Interrupt::never()).unwrap();
+    }
+    assert_eq!(report.damaged_packs.iter().map(|bad| &bad.pack).collect::<BTreeSet<_>>(), damaged);
+    assert_eq!(report.packs_never_read, 0, "{report:?}");
+    check_versions(&world, &report, "after seven runs");
+    world.back_up("one");
+    world.back_up("two");
+    scrub_all(world.repo());
+    for uid in world.repo().catalog().version_uids().unwrap() {
+        assert_eq!(world.repo().version(uid).unwrap().attributes.validity, Validity::Valid, "healed");
+        assert_eq!(unreadable(&world.other_host(), uid), [0_u64; 0], "healed");
+    }
 }
 
 #[test]

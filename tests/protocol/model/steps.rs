@@ -20,7 +20,11 @@ impl Protocol {
         let me = &mut next.writers[number];
         let words = match writer.at {
             Writing::Begins => {
-                let missing = image & !world.held_by(world.indexed & !world.condemned());
+                let mut missing = image & !world.held_by(world.indexed & !world.condemned());
+                if self.cast.based {
+                    // It has never had the bytes that it inherits.
+                    missing &= root_of(writer.image);
+                }
                 me.carries = missing;
                 if self.is_out(Without::ReadingTheWholeList) {
                     (me.list, me.cursor) = world.since(writer.cursor);
@@ -58,7 +62,16 @@ impl Protocol {
                 next.records[record] = RecordOf { image: writer.image + 1, exists: true, ..RecordOf::default() };
                 "publishes"
             }
+            Writing::ReadsFirst if self.begins_to_list(&mut me.reading) => "begins to list the index",
             Writing::ReadsFirst => {
+                let reading = std::mem::take(&mut me.reading);
+                if reading.missed != 0 {
+                    let mut next = next;
+                    let me = &mut next.writers[number];
+                    (me.index, me.at) = (world.indexed & !reading.missed, Writing::ReadsSecond);
+                    out.push((format!("writer {number} reads the index without what was merged"), next));
+                }
+                let me = &mut next.writers[number];
                 match self.is_out(Without::IndexBeforeList) {
                     true => me.list = world.condemned(),
                     false => me.index = world.indexed,
@@ -87,7 +100,9 @@ impl Protocol {
             Writing::Looks => {
                 let withdrawn = world.records[record].withdrawing && !self.is_out(Without::LookForWithdrawing);
                 if withdrawn {
-                    me.at = Writing::TakesBack;
+                    // It says that it failed. What stands is left to the finder, who may have found `ok`.
+                    let takes_back = self.is_out(Without::LeavingWhatIsConfirmed);
+                    me.at = if takes_back { Writing::TakesBack } else { Writing::Ended };
                 } else {
                     *me = Writer { acknowledged: writer.image + 1, at: Writing::Ended, ..Writer::default() };
                     if self.cast.goes_on && writer.image == 0 {
@@ -103,6 +118,9 @@ impl Protocol {
             }
             Writing::TakesBack => {
                 me.at = Writing::Ended;
+                // What it wrote itself it can write again.
+                let is_left = DATA & world.held_by(world.exist & world.indexed) != 0;
+                next.is_stranded |= self.cast.based && writer.image == 1 && !is_left;
                 let record = &mut next.records[record];
                 (record.tombstone, record.exists, record.ok) = (true, false, false);
                 "takes back"
@@ -144,6 +162,11 @@ impl Protocol {
         "misses something"
     }
 
+    /// Where fragments are merged, a list of them takes time.
+    pub(super) fn begins_to_list(&self, reading: &mut Reading) -> bool {
+        self.cast.merger && !std::mem::replace(&mut reading.is_begun, true)
+    }
+
     pub(super) fn collect(&self, world: &World, number: usize, out: &mut Vec<(String, World)>) {
         let collector = world.collectors[number];
         if collector.at == Collecting::Chooses {
@@ -176,7 +199,10 @@ impl Protocol {
             }
             Collecting::ReadsRecords => {
                 for (at, record) in world.records.iter().enumerate() {
-                    if record.exists && !record.tombstone {
+                    // The host of the first collector knew the version that is lost.
+                    let is_lost = at == 0 && number == 0 && (1..5).contains(&world.repairer.at);
+                    let is_kept = is_lost && !self.is_out(Without::KeepingTheLost);
+                    if (record.exists || is_kept) && !record.tombstone {
                         me.records |= 1 << at;
                         me.confirmed |= u8::from(record.ok) << at;
                         me.images |= u8::from(record.image == 2) << at;
@@ -188,7 +214,16 @@ impl Protocol {
                 };
                 "reads records"
             }
+            Collecting::ReadsIndex if self.begins_to_list(&mut me.reading) => "begins to list the index",
             Collecting::ReadsIndex => {
+                let reading = std::mem::take(&mut me.reading);
+                if reading.missed != 0 {
+                    let mut next = next;
+                    let me = &mut next.collectors[number];
+                    (me.index, me.at) = (world.indexed & !reading.missed, Collecting::Walks);
+                    out.push((format!("collector {number} reads the index without what was merged"), next));
+                }
+                let me = &mut next.collectors[number];
                 me.index = world.indexed;
                 me.at = Collecting::Walks;
                 "reads the index"
@@ -336,7 +371,9 @@ impl Protocol {
 
     pub(super) fn remove(&self, world: &World, out: &mut Vec<(String, World)>) {
         for (at, record) in world.records.iter().enumerate() {
-            if record.exists && record.ok && !record.tombstone && !record.removed {
+            // Only the version goes that a draft is based on, not the record of what it is based on.
+            let is_wanted = !self.cast.based || at == 0;
+            if is_wanted && record.exists && record.ok && !record.tombstone && !record.removed {
                 let mut next = *world;
                 let gone = &mut next.records[at];
                 (gone.removed, gone.exists) = (true, false);

@@ -7,12 +7,13 @@ use crate::image::ImageReader;
 use crate::ops::Interrupt;
 use crate::ops::gc::{Options, Report, Sharing, gc};
 use crate::ops::rebuild::IndexSource;
+use crate::ops::repair::repair;
 use crate::ops::scrub::tests::{Action, World, act, unreadable};
 use crate::repo::Repository;
 use crate::repo::testing::open;
-use crate::target::{DirTarget, Target};
+use crate::target::{Crash, DirTarget, Target};
 use crate::words::attribute::AttributeChange;
-use crate::words::clock::TestClock;
+use crate::words::clock::{Clock, SystemClock, TestClock};
 use crate::words::ids::Uid;
 use crate::words::monitor::Silent;
 use crate::words::record::{BlockKind, RecordKind};
@@ -61,8 +62,12 @@ fn case(collector: Collector, action: Action, choose: impl Fn(&World) -> Vec<Str
     let world = scene();
     let objects = choose(&world);
     let what = format!("{action:?} {} before a collection by a host {collector:?}", objects[0]);
+    let shown = unreadable_anywhere(&world);
+    assert!(shown.values().all(Vec::is_empty), "{what}: everything can be read before");
     act(&world, action, &objects[0], &objects);
     let before = unreadable_anywhere(&world);
+    // Damage to anything but a pack takes no block; who knew everything can say where all of them are.
+    let lost = if objects[0].starts_with(layout::PACKS) { before.clone() } else { shown };
     let packs = world.objects(layout::PACKS);
     let host: Arc<Repository> = match collector {
         Collector::Knowing => Arc::clone(world.repo()),
@@ -73,17 +78,21 @@ fn case(collector: Collector, action: Action, choose: impl Fn(&World) -> Vec<Str
         let left = world.objects(layout::PACKS);
         assert!(packs.iter().all(|pack| left.contains(pack)), "{what}: nothing may go: {report:?}");
     }
-    let compare = |when: &str| {
+    // Nobody who comes now can know of a version without a record.
+    let unknown = |uid: &Uid| action == Action::Remove && objects[0].ends_with(&uid.to_string());
+    let compare = |when: &str, before: &BTreeMap<Uid, Vec<u64>>| {
         let after = unreadable_anywhere(&world);
-        for (uid, bad) in &before {
+        for (uid, bad) in before.iter().filter(|(uid, _)| !unknown(uid)) {
             let now = after.get(uid).unwrap_or_else(|| panic!("{what}, {when}: version {uid} is gone: {report:?}"));
             assert!(now.iter().all(|at| bad.contains(at)), "{what}, {when}: {uid} {bad:?}, then {now:?}: {report:?}");
         }
     };
-    compare("after it");
+    compare("after it", &before);
     // And once more, by one that has seen nothing of all that.
     collect(&world.other_host());
-    compare("after another one");
+    compare("after another one", &before);
+    repair(world.repo(), false, &Silent, &Interrupt::never()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    compare("after a repair", &lost);
     report
 }
 
@@ -224,4 +233,37 @@ fn a_version_whose_confirmation_was_lost_stays_when_somebody_relies_on_it() {
     let report = late.gc_with(&Options::default()).unwrap();
     assert_eq!((report.withdrawn_records, report.unconfirmed.len()), (1, 1), "{report:?}");
     assert!(lab.memory.get(&layout::record(RecordKind::Version, tagged.uid)).is_ok());
+}
+
+#[test]
+fn a_repair_that_dies_leaves_nothing_that_looks_abandoned() {
+    let lab = Lab::new();
+    let bytes = image(&numbers(1..20));
+    let uid = lab.host("one").back_up("vm", &bytes).unwrap().uid;
+    let objects = [layout::record(RecordKind::Version, uid), layout::ok(uid)];
+    objects.iter().for_each(|object| lab.memory.delete(object).unwrap());
+    let (lost, mut before) = (lab.memory.save(), [false; 2]);
+    for calls in 0.. {
+        lab.memory.put_back(lost.clone());
+        let one = lab.host("one");
+        one.held.die_after(calls, Crash::After);
+        let repaired = repair(&one.repo, false, &Silent, &Interrupt::never());
+        let is_whole = repaired.is_ok() && !one.held.is_dead();
+        drop(one);
+        let there = objects.each_ref().map(|object| lab.memory.get(object).is_ok());
+        if there != before {
+            // Another host looks a week later, when nobody is expected to be at work on it any more.
+            let clock = Arc::new(TestClock::new(SystemClock.now().plus_millis(7 * 86_400_000), 1));
+            let late = lab.host_at(&format!("late{calls}"), &clock);
+            assert_eq!(late.gc_with(&Options::default()).unwrap().withdrawn_records, 0, "it died after {calls} calls");
+            let one = lab.host("one");
+            repair(&one.repo, false, &Silent, &Interrupt::never()).unwrap();
+            assert!(one.read(uid).unwrap() == bytes, "it died after {calls} calls");
+            before = there;
+        }
+        if is_whole {
+            assert!(calls > 10 && before == [true; 2], "{calls} calls only");
+            break;
+        }
+    }
 }
