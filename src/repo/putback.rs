@@ -42,10 +42,10 @@ impl Repository {
 
     /// Puts a record back, and its verdict if it was confirmed. A record that somebody withdraws or has deleted stays away.
     ///
-    /// While it was away no collector saw it, so what it needs may be condemned by now: all of it is checked before, which takes what
-    /// time it takes, and once more after the record was put, as at its publication, which then costs a few requests. The verdict
-    /// goes first: a record without it looks like one whose writer died, and a collection on another host would withdraw it
-    /// for ever if the repair died there. A verdict without a record means nothing.
+    /// While it was away no collector saw it, so what it needs may be condemned by now: all that is left of it is checked after it was
+    /// put, as at its publication, before this returns. Its verdict goes before it: a record without looks like one whose writer died,
+    /// and a collection on another host would withdraw it for ever. A verdict without a record means nothing. Since a kill must not leave
+    /// a confirmed record that lacks what could have been copied, it is checked before that, too; the second check then costs a few requests.
     ///
     /// # Errors
     /// When target or catalog fail, and when it was withdrawn meanwhile. It can be repeated.
@@ -55,6 +55,9 @@ impl Repository {
         if self.is_there(&layout::tombstone(uid))? || self.is_there(&layout::withdrawing(uid))? {
             return Ok(false);
         }
+        if verdict == Verdict::Confirmed {
+            self.check_what_is_left(&record.image)?;
+        }
         let _alive = Lease::take(&self.publishing_dir(), &uid.to_string())?;
         let sealed = core.sealer.seal_object(
             FrameKind::from(record.kind),
@@ -62,27 +65,32 @@ impl Repository {
             &record::encode(record),
         );
         if verdict == Verdict::Confirmed {
-            self.confirm_again(record)?;
+            self.put_back_mark(Object::Ok(uid))?;
         }
         core.target.put(&layout::record(record.kind, uid), &[&sealed])?;
         if verdict == Verdict::Confirmed {
-            self.check_what_is_left(&record.image)?;
+            self.check_confirmed(record)?;
         }
         core.catalog.put_record(record, verdict)?;
         Ok(true)
     }
 
-    /// Confirms a record that was confirmed once and is there, after a check of all that is left of it. Blocks that no pack holds any
-    /// more do not keep the rest from being read: what is lost is for the repair to list.
+    /// Confirms a record that was confirmed once and is there, after a check of all that is left of it.
     ///
     /// # Errors
     /// When target or catalog fail, and when it was withdrawn meanwhile. It can be repeated.
     pub fn confirm_again(&self, record: &Record) -> Result<(), RepoError> {
+        self.check_what_is_left(&record.image)?;
+        self.put_back_mark(Object::Ok(record.uid))?;
+        self.check_confirmed(record)
+    }
+
+    /// Blocks that no pack holds any more do not keep the rest from being read: what is lost is for the repair to list.
+    fn check_confirmed(&self, record: &Record) -> Result<(), RepoError> {
         let lost = self.check_what_is_left(&record.image)?;
         if lost > 0 {
-            tracing::warn!("version {} is put back although {lost} of its blocks cannot be read", record.uid);
+            tracing::warn!("record {} is put back although {lost} of its blocks cannot be read", record.uid);
         }
-        self.put_back_mark(Object::Ok(record.uid))?;
         if self.is_there(&layout::withdrawing(record.uid))? {
             return Err(RepoError::Withdrawn { uid: record.uid });
         }
