@@ -19,7 +19,7 @@ mod rescue;
 mod roots;
 mod survey;
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
 
 pub use report::{GoingRow, Report, Staying};
 

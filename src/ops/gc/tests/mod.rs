@@ -5,6 +5,6 @@ mod crash;
 mod damage;
 mod hosts;
 mod interleaved;
-mod lab;
+pub(in crate::ops) mod lab;
 mod ordinary;
 mod random;
