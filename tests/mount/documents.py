@@ -1,5 +1,6 @@
 """What the documents tell their readers to do is done, in order, on a machine of its own, and ends as they say."""
 
+import json
 import re
 import secrets
 import shutil
@@ -7,9 +8,10 @@ import shutil
 from lab import guest
 from lab.bucket import Bucket
 from lab.case import test
-from lab.house import house
+from lab.house import HOME, house
 from lab.pages import TOP, Shell, read
 from lab.shell import check, equal, needs, pattern, same
+from lab.table import NAMES
 
 # The test's machine has no boot loader: kernel and initramfs are given to it. All else is the reader's command.
 QEMU = """#!/bin/sh
@@ -17,8 +19,9 @@ exec /usr/bin/qemu-system-x86_64 -kernel {kernel} -initrd {initramfs} -append "c
 """
 CONFIG = 'target = "dir:/srv/backup"\nkey-file = "/etc/backyfs.key"\n'
 HOWTO = "docs/howto.md"
-# Blocks that no test runs.
-LEFT_OUT_MAX = 4
+# Documents that show commands to be run, and blocks of them that no test runs.
+PAGES = ("README.md", "docs/tutorial.md", HOWTO, "docs/troubleshooting.md", "docs/mounting.md", "docs/targets.md", "docs/schedules.md", "docs/backy2.md")
+LEFT_OUT_MAX = 9
 # Headings of troubleshooting.md that are no messages.
 CHAPTERS = ("", "What a message means, and what to do", "Setting up", "Mounting and unmounting", "Copying", "Backing up and restoring", "Deleting", "The state directory")
 
@@ -247,9 +250,66 @@ def bucket(w, h, samples, said):
 def little_is_left_out(w, samples):
     """Every section of the how-tos has a test, and what is not run is counted."""
     equal({title for title, section in read(HOWTO).items() if section.steps} - TITLES, set(), "how-tos without a test")
-    left_out = [(name, reason) for name in ("docs/tutorial.md", HOWTO, "docs/troubleshooting.md") for section in read(name).values() for reason in section.left_out]
+    left_out = [(name, reason) for name in PAGES for section in read(name).values() for reason in section.left_out]
     print("\n".join(f"{name}: not run: {reason}" for name, reason in left_out))
     check(len(left_out) <= LEFT_OUT_MAX, f"{len(left_out)} blocks are not run: {left_out}")
+
+
+@test(mounted=False)
+def readme(w, samples):
+    with house(w) as h:
+        h.inside("mkdir", "-p", "/backups", "/mnt/usb", "/var/lib/libvirt/images")
+        image = h.at("/var/lib/libvirt/images/vm1.img")
+        shutil.copy(samples / "disk.img", image)
+        shutil.copy(samples / "disk.img", h.at("/var/lib/vm1"))
+        h.device("/dev/vg0/vm1", "/var/lib/vm1")
+        sections = read("README.md")
+        # The other machine is this one.
+        shell = Shell(h, stand_in={"ssh host": "bash -c"})
+        shell.play("README.md", sections.pop("What it does").steps)
+        check(h.mounted("/mnt") and h.at("/mnt/hello").read_text() == "hello\n", "what is in the disk")
+        h.inside("umount", "/mnt")
+        same(samples / "disk.img", image)
+        h.inside("backyfs", "umount", "/backups")
+        for section in sections.values():
+            shell.play("README.md", section.steps)
+        for path in ("/dev/vg0/vm1", f"{HOME}/vm1.img"):
+            same(samples / "disk.img", h.at(path))
+        h.inside("backyfs", "umount", "/backups")
+
+
+@test(mounted=False)
+def other_pages(w, samples):
+    with house(w) as h:
+        settled(h, samples)
+        old = h.at("/mnt/backy2/by_version_uid/UID/data")
+        old.parent.mkdir(parents=True)
+        shutil.copy(samples / "small.img", old)
+        # Helpers that the page links where they belong.
+        helper = h.at("/usr/sbin/mount.backyfs").read_bytes()
+        for name in NAMES:
+            h.at(f"/usr/sbin/{name}").unlink()
+        h.at("/usr/local/bin/backyfs-mount-helper").write_bytes(helper)
+        h.at("/usr/local/bin/backyfs-mount-helper").chmod(0o755)
+        for name in PAGES[4:]:
+            shell = Shell(h)
+            for section in read(name).values():
+                shell.play(name, section.steps)
+        h.inside("umount", "/backups")
+        h.at("/etc/fstab").write_text(next(line for line in (TOP / "docs/mounting.md").read_text().splitlines() if line.startswith("none ")))
+        h.inside("mount", "-a")
+        check(h.mounted("/backups"), "mounted by the helpers that were linked")
+        h.inside("umount", "/backups")
+        # Files of settings and policies are understood.
+        blocks = [(name, *found) for name in sorted(TOP.glob("docs/*.md")) for found in re.findall(r"^```(toml|json)\n(.*?)^```$", name.read_text(), re.M | re.S)]
+        check(len(blocks) >= 6, blocks)
+        for name, kind, text in blocks:
+            if kind == "json":
+                json.loads(text)
+                continue
+            h.at("/etc/shown.toml").write_text(text)
+            h.inside("chmod", "600", "/etc/shown.toml")
+            h.inside("backyfs", "--config", "/etc/shown.toml", "--target", "dir:/srv/backup", "--key-file", "/etc/backyfs.key", "ls")
 
 
 @test(mounted=False)

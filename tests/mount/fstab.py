@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from lab.bucket import Bucket
 from lab.case import test
 from lab.shell import MIB, check, equal, eventually, pattern, raises, same, sh
 from lab.table import machine
@@ -254,6 +256,43 @@ def mistakes_are_told_with_their_place(w, samples):
         m.umount(a)
         equal(m.mount("-o", "ro", a).stderr, b"", "nothing to warn of")
         m.umount(a)
+
+
+@test(mounted=False)
+def a_bucket(w, samples):
+    """The line that every manual shows, and what is said when the server does not let us in."""
+    bucket = Bucket()
+    target = f"s3://{bucket.name}/fstab/{secrets.token_hex(8)}"
+    with machine(w) as m:
+        a, config, credentials = m.dir("a"), m.root / "backyfs.toml", m.root / "s3"
+        keys = f"[default]\naws_access_key_id = {bucket.access}\naws_secret_access_key = "
+        server = f'[s3]\nendpoint = "http://{bucket.host}:{bucket.port}"\ncredentials-file = "{credentials}"\n'
+        config.write_text(f'state-dir = "{m.root}/state"\nkey-file = "{m.root}/key"\n{server}')
+        credentials.write_text(keys + bucket.secret)
+        credentials.chmod(0o600)
+        m.inside(w.binary, f"--config={config}", f"--target={target}", "init", env=m.env)
+        line = f"{{}} {a} backyfs config={config},_netdev,nofail,x-systemd.automount 0 0"
+        m.lines(line.format(target))
+        for _ in range(2):
+            m.mount("-a")
+            equal((m.mounted(a)[:2], len(m.daemons())), (("fuse.backyfs", target), 1), "mounted once")
+        sh("cp", samples / "disk.img", m.at(a) / "incoming/vm")
+        same(samples / "disk.img", m.at(a) / "by_name/vm/latest/original")
+        m.umount(a)
+        equal((m.mounted(a), m.daemons()), (None, []), "umount(8) waited for it")
+        check(any("/packs/" in key for key in bucket.list(target.split("/", 3)[3])), "it is in the bucket")
+        # Where there is no repository, and where there is no bucket.
+        m.lines(line.format(target + "x"))
+        check(f"there is no backyfs repository at {target}x" in m.refused(a), "a prefix that is spelt wrongly")
+        m.lines(line.format("s3://no-such-bucket-here/x"))
+        check("no-such-bucket-here" in m.refused(a), "a bucket that is not there")
+        m.lines(line.format(target))
+        credentials.write_text(keys + "wrong")
+        said = m.refused(a)
+        check("s3://" in said and "wrong" not in said, said)
+        credentials.unlink()
+        check(str(credentials) in m.refused(a), "no keys at all")
+        equal((m.mounted(a), m.daemons()), (None, []), "nothing is mounted")
 
 
 @test(mounted=False)
