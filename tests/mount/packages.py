@@ -1,4 +1,4 @@
-"""The Debian package, installed in a system that has nothing else."""
+"""The Debian package, installed in a system that has nothing else; `cargo deb` makes the same."""
 
 import gzip
 import os
@@ -59,3 +59,33 @@ def installed_in_a_clean_system(w, samples):
         check(not (root / "usr/sbin/mount.backyfs").exists() and (root / "srv/backups/backyfs.repository").exists(), "what it made stays")
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@test(mounted=False, seconds=1800, slow=True)
+def cargo_deb_makes_the_same(w, samples):
+    """`cargo deb` reads the same description as contrib/package, and makes a package with the same files, version and relations."""
+    needs("cargo", "dpkg-deb")
+    env = {**os.environ, "CARGO_INCREMENTAL": "0", "CARGO_PROFILE_DEV_DEBUG": "0"}
+    sh("cargo", "install", "--quiet", "cargo-deb", "--locked", "--version", "3.8.0", "--debug", "--root", w.root / "tool", "--target-dir", w.root / "tool/target", env=env, timeout=1500)
+    built = w.root / "built/release"
+    built.mkdir(parents=True)
+    for name in ("backyfs", "backyfs-mount-helper"):
+        shutil.copy(Path(w.binary).with_name(name), built)
+        sh("strip", built / name)
+    # Where the description says that the manual pages are.
+    sh(w.binary, "manuals", TOP / "target/manuals")
+    env |= {"CARGO_TARGET_DIR": str(built.parent), "PATH": f"{w.root / 'tool/bin'}:{env['PATH']}"}
+    sh("cargo", "deb", "--no-build", "--no-strip", "--output", w.root / "theirs.deb", cwd=TOP, env=env)
+    ours = sh(TOP / "contrib/package", "--built", built, "--output", w.root).stdout.decode().strip()
+
+    def content(package):
+        listed = sh("dpkg-deb", "--contents", package).stdout.decode().splitlines()
+        return sorted((line.split()[0], " ".join(line.split()[5:])) for line in listed if not line.endswith(" ./"))
+
+    def field(package, name):
+        return sh("dpkg-deb", "--field", package, name).stdout.decode().strip()
+
+    equal(content(w.root / "theirs.deb"), content(ours), "files")
+    for name in ("Package", "Version", "Architecture", "Maintainer", "Section", "Priority", "Recommends", "Suggests", "Description"):
+        equal(field(w.root / "theirs.deb", name), field(ours, name), name)
+    shutil.rmtree(w.root / "tool")
