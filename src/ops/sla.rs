@@ -46,7 +46,7 @@ impl SlaRow {
     }
 }
 
-/// Lists what is broken, in order of names. `protect_younger` says which versions `prune` could not have deleted.
+/// Lists what is broken, in order of names; one that the configuration spells out needs no version to be missed. `protect_younger` says which versions `prune` could not have deleted.
 ///
 /// # Errors
 /// When the catalog fails.
@@ -59,11 +59,53 @@ pub fn list_breaches(
     let now = repo.clock().now();
     let deletable = now.plus_millis(-i64::try_from(protect_younger.as_millis()).unwrap_or(i64::MAX));
     let mut rows = Vec::new();
-    for (name, versions) in histories(repo)?.iter().filter(|(name, _)| filter.is_named(name)) {
+    let mut histories = histories(repo)?;
+    for name in policy.names_to_back_up() {
+        histories.entry(name).or_default();
+    }
+    for (name, versions) in histories.iter().filter(|(name, _)| filter.is_named(name)) {
         for schedule in policy.schedules_of(name) {
-            let found = breaches(schedule, versions, now, deletable, &policy.zone);
+            let found = match versions.is_empty() {
+                true => vec![Breach::Never],
+                false => breaches(schedule, versions, now, deletable, &policy.zone),
+            };
             rows.extend(found.iter().map(|breach| SlaRow::new(name.to_string(), schedule.name.clone(), breach)));
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::commit::{Publication, publish_version};
+    use crate::ops::retain::NameRule;
+    use crate::repo::testing;
+
+    #[test]
+    fn a_name_that_is_spelled_out_is_missed_before_its_first_version_and_after_its_last() {
+        let test = testing::create(&testing::small());
+        let rule = |pattern: &str, schedules: &[&str]| NameRule {
+            pattern: pattern.to_owned(),
+            schedules: schedules.iter().map(|name| (*name).to_owned()).collect(),
+            keep: None,
+        };
+        let names = vec![rule("vm", &["daily", "weekly"]), rule("other*", &["daily"]), rule("scratch", &[])];
+        let policy = Policy { names, ..Policy::default() };
+        let said = || {
+            let rows = list_breaches(&test.repo, &policy, &Filter::default(), Duration::ZERO).unwrap();
+            rows.into_iter().map(|row| (row.to_string(), row.now)).collect::<Vec<_>>()
+        };
+        let missing = [
+            ("missing daily vm: there is no version of this name".to_owned(), true),
+            ("missing weekly vm: there is no version of this name".to_owned(), true),
+        ];
+        assert_eq!(said(), missing);
+        let image = crate::words::record::ImageRef::empty(test.repo.block_size());
+        let settled = crate::image::Settled { image, changes: 0, stats: Default::default() };
+        let made = publish_version(&test.repo, &settled, Publication::new(testing::attributes("vm"))).unwrap();
+        assert_eq!(said(), []);
+        test.repo.remove_version(made.uid).unwrap();
+        assert_eq!(said(), missing);
+    }
 }

@@ -2,8 +2,8 @@
 
 use crate::catalog::VersionSummary;
 use crate::image::overlay::OverlayFile;
-use crate::ops::retain::sla::{Severity, breaches};
-use crate::ops::retain::{Made, NameRule, Policy, Standing, Zone};
+use crate::ops::retain::sla::{Breach, Severity, breaches};
+use crate::ops::retain::{Made, Policy, Standing, Zone};
 use crate::ops::scrub::report::{ScrubReport, last};
 use crate::ops::sla::SlaRow;
 use crate::ops::{OpsError, overlays};
@@ -254,7 +254,7 @@ fn names(versions: Vec<VersionSummary>, policy: &Policy, protect_younger: Durati
         history.push(made);
     }
     // What is to be backed up and never was is worth a line, too.
-    for name in policy.names.iter().filter(|rule| !rule.schedules.is_empty()).filter_map(NameRule::only_name) {
+    for name in policy.names_to_back_up() {
         histories.entry(name).or_default();
     }
     let deletable = now.plus_millis(-i64::try_from(protect_younger.as_millis()).unwrap_or(i64::MAX));
@@ -262,14 +262,16 @@ fn names(versions: Vec<VersionSummary>, policy: &Policy, protect_younger: Durati
         let schedules = policy.schedules_of(&name);
         let (mut rows, mut worst) = (Vec::new(), None);
         for schedule in &schedules {
-            for breach in breaches(schedule, &history, now, deletable, &policy.zone) {
+            let found = match versions.is_empty() {
+                true => vec![Breach::Never],
+                false => breaches(schedule, &history, now, deletable, &policy.zone),
+            };
+            for breach in found {
                 worst = worst.max(Some(breach.severity()));
                 rows.push(SlaRow::new(name.to_string(), schedule.name.clone(), &breach));
             }
         }
         let sla = match worst {
-            // Configured, and nobody has ever begun.
-            _ if versions.is_empty() && !schedules.is_empty() => Sla::Late,
             Some(Severity::Late) => Sla::Late,
             Some(Severity::History) => Sla::Breached,
             None if schedules.is_empty() => Sla::Unscheduled,

@@ -60,6 +60,11 @@ impl Policy {
         self.rule(name).map(|rule| rule.schedules.iter().filter_map(named).collect()).unwrap_or_default()
     }
 
+    /// Names that are spelled out and have schedules: they are to be backed up, whether or not they have a version.
+    pub fn names_to_back_up(&self) -> impl Iterator<Item = Name> {
+        self.names.iter().filter(|rule| !rule.schedules.is_empty()).filter_map(NameRule::only_name)
+    }
+
     /// The keep rules of a name.
     pub fn keep_of(&self, name: &Name) -> Option<&KeepRules> {
         self.rule(name)?.keep.as_ref()

@@ -22,6 +22,8 @@ pub enum Breach {
         /// Milliseconds since then.
         by_ms: i64,
     },
+    /// The name is spelled out in the configuration and has no version at all, perhaps not any more.
+    Never,
     /// The newest is too old.
     Late {
         /// When it was made.
@@ -76,7 +78,7 @@ impl Breach {
     /// A word for scripts.
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::Missing { .. } => "missing",
+            Self::Missing { .. } | Self::Never => "missing",
             Self::Late { .. } => "late",
             Self::Gap { .. } => "gap",
             Self::TooFew { .. } => "too-few",
@@ -88,7 +90,7 @@ impl Breach {
     /// How much it matters.
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::Missing { .. } | Self::Late { .. } => Severity::Late,
+            Self::Missing { .. } | Self::Never | Self::Late { .. } => Severity::Late,
             _ => Severity::History,
         }
     }
@@ -101,7 +103,7 @@ impl Breach {
             | Self::Gap { by_ms, .. }
             | Self::Unpruned { by_ms, .. }
             | Self::FromTheFuture { by_ms, .. } => Some(*by_ms),
-            Self::TooFew { .. } => None,
+            Self::Never | Self::TooFew { .. } => None,
         }
     }
 }
@@ -110,6 +112,7 @@ impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { since, .. } => write!(f, "there is none; one should have been there at {since}"),
+            Self::Never => write!(f, "there is no version of this name"),
             Self::Late { last, by_ms } => write!(f, "late by {}: the last was made at {last}", Lasting(*by_ms)),
             Self::Gap { from, to, by_ms } => {
                 write!(f, "there was none between {from} and {to}, which was late by {}", Lasting(*by_ms))
