@@ -152,7 +152,7 @@ pub fn restores_in_place(volume: &dyn Volume, mut holds: Vec<u8>) -> Vec<u8> {
         let device = volume.destination(&manner(size - 512, Consent::Force, start)).unwrap();
         assert!(!device.is_fresh(), "what it held shows through");
         let second = volume.destination(&manner(size, Consent::Force, start)).err().unwrap();
-        assert!(matches!(second, SourceError::Destination { .. }), "two at once: {second}");
+        assert!(matches!(second, SourceError::InUse { .. }), "two at once: {second}");
         let mut before = vec![0; 70_000];
         device.read(4097, &mut before).unwrap();
         assert!(before == holds[4097..74_097]);

@@ -56,6 +56,7 @@ backyfs backup vg:thin thin > /tmp/uid 2> /tmp/said || fail second backup of thi
 written=$(number thin written_bytes)
 [ "$written" -gt 0 ] && [ "$written" -le 2097152 ] || fail "$written bytes were read for a few that changed"
 backyfs -q restore thin /tmp/out && cmp /tmp/out /dev/vg/thin || fail thin differs
+rm /tmp/out
 echo "GUEST-THIN read $written bytes"
 
 # The process of a backup has the snapshot open that it reads: nothing but reading is left to do.
@@ -80,7 +81,8 @@ kill -9 $killed; wait $killed 2>/dev/null && fail it was not killed
 [ "$(ls_names other)" = 0 ] || fail a killed backup was published
 backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail backup after a crash
 [ "$(ours)" = 1 ] || fail a crash left $(ours) snapshots
-ls /var/state/snapshots | grep -c json | grep -q '^1$' || fail notes were left: $(ls /var/state/snapshots)
+notes=$(find /var/state -name '*backyfs-*.json' | wc -l)
+[ "$notes" = 1 ] || fail "$notes notes are left: $(find /var/state -name '*.json')"
 echo "GUEST-CRASH cleaned up"
 
 # Interrupted, killed while it goes on, and gone on with: it is what the volume was at first, whatever was written since.
@@ -101,12 +103,13 @@ rm /tmp/out /tmp/then
 [ "$(ours)" = 1 ] || fail going on left $(ours) snapshots
 backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail incremental after going on
 backyfs -q restore thin /tmp/out && cmp /tmp/out /dev/vg/thin || fail thin differs after going on
+rm /tmp/out
 echo "GUEST-CONTINUE went on"
 
 # Killed while thin_delta ran: the view of the metadata is released by the next run. One of somebody else's is left, and all is read.
 dmsetup message vg-pool-tpool 0 reserve_metadata_snap || fail reserve
-backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail backup beside a view of the metadata
-grep -q "everything is read" /tmp/said || fail it did not say that everything is read
+backyfs backup vg:thin thin > /tmp/uid 2> /tmp/said || fail backup beside a view of the metadata
+grep -q "everything is read" /tmp/said || fail "it did not say that everything is read: $(cat /tmp/said)"
 dmsetup status vg-pool-tpool | cut -d' ' -f7 | grep -q '^-$' && fail "the view of somebody else was released"
 echo taken > /run/backyfs-vg-pool-tpool.metadata-view
 backyfs backup vg:thin thin > /tmp/uid 2> /tmp/said || fail backup after a crash of thin_delta
