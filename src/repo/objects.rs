@@ -58,7 +58,21 @@ impl Repository {
             }
             seen.checked += 1;
             let problem = match self.core.target.get(key) {
-                Ok(bytes) => self.look_at(object, &bytes, &mut seen.described).err(),
+                Ok(bytes) => {
+                    let mut problem = self.look_at(object, &bytes, &mut seen.described).err();
+                    // What is changed on its way only, is whole: a repair would set it aside, and a key slot with it.
+                    let mut left = REREADS;
+                    while problem.is_some() && left > 0 {
+                        match self.core.target.get(key) {
+                            Ok(again) => problem = self.look_at(object, &again, &mut seen.described).err(),
+                            Err(TargetError::NotFound { .. }) => break,
+                            // Nothing is known of it, and nothing may be done to it.
+                            Err(error) => return Err(error.into()),
+                        }
+                        left -= 1;
+                    }
+                    problem
+                }
                 // Deleted since the list was read.
                 Err(TargetError::NotFound { .. }) if !self.is_still_expected(object)? => None,
                 Err(TargetError::NotFound { .. }) => Some("it is missing".to_owned()),

@@ -18,6 +18,8 @@ const TIMEOUTS: [(&str, &str, f64); 3] =
     [("client_mount_timeout", "30", 300.0), ("rados_mon_op_timeout", "30", 0.0), ("rados_osd_op_timeout", "120", 0.0)];
 /// Large parallel reads and writes gain nothing from a cache, which would hold them a second time.
 const NO_CACHE: (&str, &str) = ("rbd_cache", "false");
+/// A socket that another process has already, as one without `$pid` in its name is, ends the process when the connection ends.
+const NO_SOCKET: (&str, &str) = ("admin_socket", "");
 
 type Key = (Option<PathBuf>, Option<String>);
 
@@ -73,6 +75,7 @@ impl Cluster {
             }
         }
         cluster.set(NO_CACHE.0, NO_CACHE.1)?;
+        cluster.set(NO_SOCKET.0, NO_SOCKET.1)?;
         // SAFETY: as above.
         check(i64::from(unsafe { rados::rados_connect(cluster.0) }))?;
         Ok(cluster)

@@ -63,6 +63,8 @@ class House:
             (self.at("/usr/sbin") / link).symlink_to(NAMES[0])
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("BACKYFS_", "AWS_", "XDG_"))}
         self.env |= {"HOME": HOME, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        # What a cloud would answer for the machine that the test runs on is no part of it.
+        self.env["AWS_EC2_METADATA_DISABLED"] = "true"
 
     def at(self, path):
         """A path of this machine as seen from outside."""
