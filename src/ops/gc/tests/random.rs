@@ -167,7 +167,7 @@ impl Run {
             (3 | 4, _, Some(uid)) => Work::Overlay(uid),
             (5, _, Some(uid)) => Work::GoOn(uid, content),
             (6, _, _) => Work::Rekey,
-            (7, _, _) => Work::Repair,
+            (7, _, _) if self.repairs => Work::Repair,
             _ => Work::BackUp(content),
         }
     }
@@ -200,7 +200,6 @@ impl Run {
             Work::Rekey => {
                 let _ = host.repo.rekey().map(|_| migrate(&host.repo, &Silent, &Interrupt::never()));
             }
-            Work::Repair if !self.repairs => {}
             Work::Repair => drop(repair(&host.repo, false, &Silent, &Interrupt::never())),
         }
         Ended::Nothing
