@@ -42,6 +42,8 @@ class House:
     """See the module. Everything a test puts there goes through `at`; everything a reader does through `inside`."""
 
     def __init__(self, w, name="house"):
+        helper = Path(w.binary).with_name("backyfs-mount-helper")
+        check(os.access(helper, os.X_OK), f"{helper}: not there; cargo build --workspace")
         self.disk = w.root / name
         self.disk.mkdir()
         self.loops = []
@@ -54,8 +56,6 @@ class House:
         children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
         self.first = int(children.read_text().split()[0])
         self.prefix = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--root", f"--wd={self.at(HOME)}", "--"]
-        helper = Path(w.binary).with_name("backyfs-mount-helper")
-        check(os.access(helper, os.X_OK), f"{helper}: not there; cargo build --workspace")
         (self.at("/usr/sbin") / NAMES[0]).write_bytes(helper.read_bytes())
         (self.at("/usr/sbin") / NAMES[0]).chmod(0o755)
         for link in NAMES[1:]:
