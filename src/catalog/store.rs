@@ -14,15 +14,17 @@
 //! begins after another process has grown the file beyond our map fails with `MDB_MAP_RESIZED`. Remapping moves the addresses
 //! that open transactions of this process hold, so every transaction runs under a read guard of `gate` and remapping
 //! takes the write guard. Both failures leave nothing behind; the job is run again, so jobs must be repeatable.
-//! No job may call the store again: a second guard in one thread can deadlock with a waiting writer, and a second read
-//! transaction has no reader slot.
+//! No job may call the store again: a second guard in one thread can deadlock with a waiting writer.
 //!
 //! **Processes.** LMDB locks by thread and process: a process must not fork and use the catalog in the child. A reader or
 //! writer that was killed leaves a slot or a lock behind; the locks are robust mutexes, the slots are cleared on open.
+//!
+//! **Threads.** Reader slots belong to transactions (`MDB_NOTLS`), not to threads: LMDB gives a thread's slot back when the thread ends, in
+//! memory that closing the environment unmaps, and a thread may still be ending when all its work is done and the last user closes it.
 
 use crate::catalog::error::CatalogError;
 use crate::catalog::tables::Tables;
-use heed::{Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn};
+use heed::{Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
 use parking_lot::RwLock;
 use std::fs::{self, DirBuilder, File};
@@ -59,7 +61,7 @@ impl From<heed::Error> for Fault {
 }
 
 struct Opened {
-    env: Env,
+    env: Env<WithoutTls>,
     sets: [Tables; 2],
 }
 
@@ -272,7 +274,7 @@ impl Store {
 impl Opened {
     fn open(dir: &Path, initial_map_bytes: usize) -> Result<Self, Fault> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(heed::Error::Io)?;
-        let mut options = EnvOpenOptions::new();
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.max_readers(READERS_MAX).max_dbs(Tables::COUNT);
         // SAFETY: the flags keep the file consistent (see the head of this file); the lock file stays in use. The file is
         // private (mode 0600) and changed only through LMDB.
@@ -311,7 +313,7 @@ impl Opened {
 /// process with SIGBUS. A few may be missing lawfully, since LMDB does not write pages that a transaction took and gave back; a file that
 /// lacks more was cut off, and reading the empty pages would end the process. Never shortens, never overwrites, whatever
 /// other processes do.
-fn lengthen(env: &Env) -> Result<(), Fault> {
+fn lengthen(env: &Env<WithoutTls>) -> Result<(), Fault> {
     let page_bytes = u64::from(env.unnamed_database_stat().page_size);
     let wanted_bytes = (env.info().last_page_number as u64 + 1) * page_bytes;
     let found_bytes = env.real_disk_size()?;
@@ -394,5 +396,21 @@ mod tests {
         });
         assert!(matches!(failed, Err(CatalogError::Corrupt { .. })));
         assert!(store.read(Side::Used, |tables, txn| Ok(tables.local.get(txn, b"k")?.is_none())).unwrap());
+    }
+
+    #[test]
+    fn threads_may_end_while_it_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..3000 {
+            let store = Store::open(dir.path(), INITIAL_MAP_BYTES).unwrap();
+            // A scope waits for the work of its threads, not for what they do when they end.
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        store.read(Side::Used, |tables, txn| Ok(tables.local.get(txn, b"k")?.is_none())).unwrap()
+                    });
+                }
+            });
+        }
     }
 }

@@ -39,7 +39,7 @@
 //! [`Stamp`]: crate::words::stamp::Stamp
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, DatabaseFlags, Env, RwTxn};
+use heed::{CommitOrAbort, DatabaseFlags, Env, RwTxn, WithoutTls};
 
 /// A table: bytes to bytes; keys and rows have their codecs in [`super::key`] and beside their users.
 pub(super) type Table = heed::Database<'static, Bytes, Bytes>;
@@ -109,7 +109,7 @@ impl Tables {
     pub(super) const COUNT: u32 = 2 * SPECS.len() as u32;
 
     /// Opens both sets, making what does not exist.
-    pub(super) fn open(env: &Env) -> heed::Result<[Self; 2]> {
+    pub(super) fn open(env: &Env<WithoutTls>) -> heed::Result<[Self; 2]> {
         let sets = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
             let mut tables = Vec::with_capacity(2 * SPECS.len());
             for set in 0..2 {
