@@ -5,15 +5,16 @@
 //! ```
 //!
 //! With changes known (by hints, or by the difference of two snapshots) the image begins as the base and only what changed is
-//! read; otherwise it begins empty and everything is read, while blocks equal to the base's cost a hash.
+//! read; otherwise it begins empty and everything is read, while blocks that are known, as the base's are, cost a hash.
 //!
 //! An interrupted backup publishes nothing. What it stored stays, as a draft record: `--continue` goes on where it stopped. So
 //! that a killed one loses little, that is written every now and then.
 
-use crate::image::DraftImage;
+use crate::image::{DraftImage, Settled};
 use crate::ops::automatic;
 use crate::ops::base::{self, Base, ChangesFrom};
 use crate::ops::commit::{Publication, publish_version};
+use crate::ops::compare::compare;
 use crate::ops::overlays::{self, Pinned};
 use crate::ops::pull::{OnBadSectors, Position, Pull, Unchanged};
 use crate::ops::reading::LatePin;
@@ -177,7 +178,11 @@ pub fn backup(
         interrupt,
     };
     let bad = work.pull(&pull, from..source.size_bytes())?;
-    let settled = image.settle()?;
+    let mut settled = image.settle()?;
+    let same_size = |base: &&Base| base.image.block_size == settled.image.block_size;
+    if let Some(base) = base.as_ref().filter(same_size).filter(|_| reads_everything(&plan, resumed)) {
+        tell_unchanged(repo, &base.image, &mut settled);
+    }
     if source.has_changed() {
         monitor.warn(&format!("{} was changed while it was read: take a snapshot first", source.describe()));
     }
@@ -298,6 +303,25 @@ fn open<'a>(
     if same { Ok((session, Some(left))) } else { anew("the source has changed since the interrupted backup") }
 }
 
+/// Whether every block is written, beginning with none.
+const fn reads_everything(plan: &base::Plan, resumed: Option<&Record>) -> bool {
+    !plan.is_incremental && resumed.is_none()
+}
+
+/// Finds out which of the blocks that were known are those of the base. Parts of the map that are the same are not read.
+fn tell_unchanged(repo: &Repository, base: &ImageRef, settled: &mut Settled) {
+    // What the base was is of no importance any more, should its map be damaged.
+    let Ok(changed) = compare(repo, base, &settled.image) else { return };
+    let block = settled.image.block_size.bytes_u64();
+    let there = changed.iter().filter(|range| range.exists);
+    let changed: u64 = there.map(|range| range.length.div_ceil(block)).sum();
+    let unchanged = settled.image.allocated_blocks.saturating_sub(changed) * block;
+    let stats = &mut settled.stats;
+    let unchanged = unchanged.min(stats.deduplicated_bytes);
+    stats.deduplicated_bytes -= unchanged;
+    stats.unchanged_bytes += unchanged;
+}
+
 /// The image as it is before anything is read.
 fn start_image(
     repo: &Arc<Repository>,
@@ -306,7 +330,9 @@ fn start_image(
     resumed: Option<&Record>,
 ) -> Result<Arc<DraftImage>, OpsError> {
     let start = resumed.map_or(plan.start, |record| record.image);
-    let image = DraftImage::new(Arc::clone(repo), start, plan.compared_with);
+    // The index knows every block of the base as well, and asks the target for nothing.
+    let compared_with = plan.compared_with.filter(|_| !reads_everything(plan, resumed));
+    let image = DraftImage::new(Arc::clone(repo), start, compared_with);
     let whole = size_bytes / repo.block_size().bytes_u64() * repo.block_size().bytes_u64();
     if size_bytes != whole && !plan.last_is_unchanged {
         // The last block is written as far as it goes. What stood there must not be asked for the rest of it.
