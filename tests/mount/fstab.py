@@ -322,7 +322,8 @@ def a_bucket(w, samples):
         check(any("/packs/" in key for key in bucket.list(target.split("/", 3)[3])), "it is in the bucket")
         # Where there is no repository, and where there is no bucket.
         m.lines(line.format(target + "x"))
-        check(f"there is no backyfs repository at {target}x" in m.refused(a), "a prefix that is spelt wrongly")
+        said = m.refused(a)
+        check(f"there is no backyfs repository at {target}x" in said, f"a prefix that is spelt wrongly: {said}")
         m.lines(line.format("s3://no-such-bucket-here/x"))
         check("no-such-bucket-here" in m.refused(a), "a bucket that is not there")
         m.lines(line.format(target))
