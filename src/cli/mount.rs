@@ -3,7 +3,8 @@
 use crate::cli::args::{Mount, Umount};
 use crate::cli::progress::line;
 use crate::cli::remount;
-use crate::cli::setup::{Context, start_log, tell_recovery};
+use crate::cli::setup::{Context, hold_log, release_log, start_log, tell_recovery};
+use crate::control::given::Key;
 use crate::control::log_tail::LogTail;
 use crate::control::sizes::parse_seconds;
 use crate::control::{Settings, SetupError, session};
@@ -14,7 +15,7 @@ use crate::fs::sources::SourcesOptions;
 use crate::fs::trees::TreesOptions;
 use crate::fuse::daemon::{Place, ServeOptions, Served, serve};
 use crate::fuse::fstab::{self, FstabLine};
-use crate::fuse::mount::{self, MountError};
+use crate::fuse::mount::{self, Liveness, MountError};
 use crate::fuse::options::{Audience, MountOptions};
 use crate::fuse::umount::{self, Insistence};
 use crate::fuse::{ground, pidfile};
@@ -24,7 +25,12 @@ use crate::target::{Coherence, TargetSpec};
 use crate::words::clock::Clock;
 use crate::words::monitor::{Counter, Monitor, Tally};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// After this it is told what is waited for.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What the daemon counts, and tells its log.
 struct DaemonMonitor(Arc<Tally>);
@@ -50,7 +56,7 @@ pub fn mount(context: &Context, args: &Mount) -> anyhow::Result<()> {
     if options.is_remount() {
         return remount::run(&args.dir, &options, &ours);
     }
-    let settings = context.settings(&ours).map_err(|error| placed(error, args))?;
+    let settings = context.settings(&ours).map_err(|error| placed(error, args, &options.source))?;
     let wait = waits.last().and_then(|option| wait_option(option)).unwrap_or(&args.wait_for_target);
     let patience = parse_seconds(wait).map_err(|problem| OpsError::refused(format!("wait-for-target: {problem}")))?;
     if options.source.is_empty() {
@@ -59,12 +65,18 @@ pub fn mount(context: &Context, args: &Mount) -> anyhow::Result<()> {
     if settings.allow_other {
         options.audience = Audience::Everyone;
     }
+    options.needs_network |= matches!(settings.target, TargetSpec::S3(_));
     let tail = Arc::<LogTail>::default();
     start_log(if context.globals.verbose > 0 { "debug" } else { "info,fuser=error" }, Arc::clone(&tail));
+    if context.globals.verbose == 0 && !args.foreground {
+        // Whoever waits for the mount is told in plain lines; the log is the daemon's.
+        hold_log();
+    }
     // Whatever can be found wrong by reading is told from here, with its exit code; no thread has been started yet.
     ground::await_mounts(&needed(&settings), patience, &line)?;
     tell_recovery(&settings, session::make_embedded(&settings, &context.clock)?.as_deref());
-    session::probe(&settings)?;
+    telling_of_waits(&settings, context.globals.quiet, || session::probe(&settings))
+        .map_err(|error| placed(error, args, &options.source))?;
     check_writable(&settings, &options);
     if let Coherence::Doubtful(why) = session::target(&settings)?.coherence() {
         line(&doubt(&why));
@@ -72,9 +84,11 @@ pub fn mount(context: &Context, args: &Mount) -> anyhow::Result<()> {
     let place =
         if args.foreground { Place::Foreground } else { Place::Background { log: Some(settings.log_file.clone()) } };
     let run_dir = pidfile::run_dir().unwrap_or_else(|| pidfile::run_dir_below(&settings.state_dir));
-    let serve_options = ServeOptions::new(&args.dir, options, &run_dir, place);
+    let mut serve_options = ServeOptions::new(&args.dir, options, &run_dir, place);
+    serve_options.detached = release_log;
     let clock = Arc::clone(&context.clock);
     let (log_file, quiet) = (settings.log_file.clone(), context.globals.quiet || context.globals.json);
+    tell_of_dead(&args.dir);
     if let Served::Ready(pid) = serve(serve_options, move |kernel| make(&settings, &clock, tail, kernel))?
         && !quiet
         && context.globals.verbose > 0
@@ -89,18 +103,54 @@ fn wait_option(option: &str) -> Option<&str> {
     option.strip_prefix("wait-for-target=").or_else(|| option.strip_prefix("wait_for_target="))
 }
 
-/// A mistake in a mount option, with the line of fstab that it stands in.
-fn placed(error: SetupError, args: &Mount) -> anyhow::Error {
-    let SetupError::Settings(settings) = &error else { return error.into() };
-    let Some(option) = settings.mount_option().filter(|_| args.from_fstab) else { return error.into() };
+/// Says once what is waited for when `work` takes long. The thread that does so is gone when this returns.
+fn telling_of_waits<T>(settings: &Settings, quiet: bool, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
+    let tell = move || {
+        if is_done.recv_timeout(SILENCE) == Err(mpsc::RecvTimeoutError::Timeout) && !quiet {
+            line(&format!("waiting for {} to answer", settings.target));
+        }
+    };
+    thread::scope(|scope| {
+        // Without a thread to tell it, it is waited for in silence.
+        let _ = thread::Builder::new().spawn_scoped(scope, tell);
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// A mistake in a mount option, with the line of fstab that it stands in. There may be several for one directory: `source` says which.
+fn placed(error: SetupError, args: &Mount, source: &str) -> anyhow::Error {
+    let Some(option) = error.mount_option().filter(|_| args.from_fstab) else { return error.into() };
     let Ok(dir) = mount::resolve(&args.dir) else { return error.into() };
-    let key = |option: &str| option.split('=').next().unwrap_or(option).replace('_', "-");
-    // The target may be its first field.
-    let holds =
-        |line: &FstabLine| key(&option) == "target" || line.options.iter().any(|other| key(other) == key(&option));
-    match fstab::lines().iter().find(|line| line.mountpoint == dir && holds(line)) {
-        Some(line) => OpsError::refused(format!("{} line {}, {settings}", fstab::FSTAB, line.number)).into(),
+    match blamed(&fstab::lines(), &dir, source, &option) {
+        Some(number) => OpsError::refused(format!("{} line {number}, {error}", fstab::FSTAB)).into(),
         None => error.into(),
+    }
+}
+
+/// The number of the line of `dir` that says `option`, the one of `source` before others.
+fn blamed(lines: &[FstabLine], dir: &Path, source: &str, option: &str) -> Option<usize> {
+    let option = spelt(option);
+    // The target may be its first field.
+    let is_first = |line: &FstabLine| option == ("target".to_owned(), line.source.as_str());
+    let says = |line: &&FstabLine| is_first(line) || line.options.iter().any(|other| spelt(other) == option);
+    let lines = lines.iter().filter(|line| line.mountpoint == dir).filter(says);
+    lines.min_by_key(|line| line.source != source).map(|line| line.number)
+}
+
+/// Name and text of an option, spelt in one way.
+fn spelt(option: &str) -> (String, &str) {
+    let (name, text) = option.split_once('=').unwrap_or((option, "yes"));
+    (Key::from_name(name).map_or_else(|| name.replace('_', "-"), |key| key.name().to_owned()), text)
+}
+
+/// What is cleaned up before anything is mounted.
+fn tell_of_dead(dir: &Path) {
+    let found = mount::resolve(dir).and_then(|dir| mount::find(&dir));
+    if let Ok(Some((entry, Liveness::Stale))) = found {
+        line(&format!("{} was left by a daemon that died: unmounting it", entry.mountpoint.display()));
     }
 }
 
@@ -222,4 +272,30 @@ pub fn umount(context: &Context, args: &Umount) -> anyhow::Result<()> {
         .into());
     }
     Ok(done?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_blamed_that_says_it() {
+        let line = |number, source: &str, options: &[&str]| FstabLine {
+            number,
+            source: source.to_owned(),
+            mountpoint: PathBuf::from("/b"),
+            fs_type: "backyfs".to_owned(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+        };
+        let lines = [
+            line(1, "dir:/old", &["noauto", "memory=1G", "key-file=/k"]),
+            line(2, "dir:/new", &["memory=1M", "key_file=/k", "min_age_days=x"]),
+        ];
+        let blamed = |source: &str, option: &str| blamed(&lines, Path::new("/b"), source, option);
+        assert_eq!(blamed("dir:/new", "memory=1M"), Some(2));
+        assert_eq!([blamed("dir:/old", "key-file=/k"), blamed("dir:/new", "key-file=/k")], [Some(1), Some(2)]);
+        assert_eq!(blamed("", "protect-younger=x"), Some(2));
+        assert_eq!([blamed("", "target=dir:/new"), blamed("", "target=dir:/other")], [Some(2), None]);
+        assert_eq!(blamed("dir:/new", "memory=2M"), None);
+    }
 }

@@ -31,16 +31,19 @@ pub fn run(dir: &Path, options: &MountOptions, ours: &[String]) -> anyhow::Resul
     if options.audience == Audience::Everyone && remount::audience(&entry) == Audience::Owner {
         return Err(refused("allow_other", "off", "on").into());
     }
+    // First what may be refused, because somebody writes.
+    remount::set_flags(&dir, options)?;
     // Limits are files, which can be written only while it is writable.
-    if !options.is_read_only() {
-        remount::set_flags(&dir, options)?;
+    match options.is_read_only() && !changes.is_empty() {
+        true => remount::while_writable(&dir, options, || set_limits(&status, &changes))?,
+        false => set_limits(&status, &changes),
     }
+}
+
+fn set_limits(status: &Path, changes: &[Change]) -> anyhow::Result<()> {
     for change in changes {
         let path = status.join(&change.name);
         fs::write(&path, format!("{}\n", change.then.trim_matches('"'))).with_context(|| path.display().to_string())?;
-    }
-    if options.is_read_only() {
-        remount::set_flags(&dir, options)?;
     }
     Ok(())
 }

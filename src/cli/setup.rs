@@ -14,6 +14,7 @@ use crate::words::clock::{Clock, SystemClock};
 use crate::words::geometry::BlockSize;
 use crate::words::monitor::Monitor;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use parking_lot::Mutex;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io;
@@ -160,13 +161,41 @@ impl Context {
 struct TailedStderr(Arc<LogTail>);
 
 /// One line on its way.
-struct TailedLine<'a>(&'a LogTail);
+struct TailedLine<'a> {
+    tail: &'a LogTail,
+    level: Level,
+}
+
+/// What is kept of the log while it is held back, at most.
+const HELD_MAX_BYTES: usize = 256 << 10;
+/// The log while it is held back: what is no error, and so no business of who waits for the mount. Otherwise nothing.
+static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// From now on only errors are logged to standard error; the rest waits for [`release_log`]. Not when somebody asked for a log.
+pub fn hold_log() {
+    if std::env::var_os("BACKYFS_LOG").is_none_or(|asked| asked.is_empty()) {
+        *HELD.lock() = Some(Vec::new());
+    }
+}
+
+/// Writes what was held back, and from now on everything.
+pub fn release_log() {
+    if let Some(held) = HELD.lock().take() {
+        let _ = io::Write::write_all(&mut io::stderr(), &held);
+    }
+}
 
 impl io::Write for TailedLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.take(&String::from_utf8_lossy(bytes));
-        // Whoever closed it wants no log; that is no reason to end.
-        let _ = io::Write::write_all(&mut io::stderr(), bytes);
+        self.tail.take(&String::from_utf8_lossy(bytes));
+        match &mut *HELD.lock() {
+            Some(held) if self.level != Level::Error => {
+                let room = HELD_MAX_BYTES.saturating_sub(held.len());
+                held.extend_from_slice(if bytes.len() <= room { bytes } else { &[] });
+            }
+            // Whoever closed it wants no log; that is no reason to end.
+            _ => drop(io::Write::write_all(&mut io::stderr(), bytes)),
+        }
         Ok(bytes.len())
     }
 
@@ -179,16 +208,17 @@ impl<'a> MakeWriter<'a> for TailedStderr {
     type Writer = TailedLine<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        TailedLine(&self.0)
+        TailedLine { tail: &self.0, level: Level::Other }
     }
 
     fn make_writer_for(&'a self, metadata: &tracing::Metadata<'_>) -> Self::Writer {
-        self.0.count(match *metadata.level() {
+        let level = match *metadata.level() {
             tracing::Level::ERROR => Level::Error,
             tracing::Level::WARN => Level::Warning,
             _ => Level::Other,
-        });
-        TailedLine(&self.0)
+        };
+        self.0.count(level);
+        TailedLine { tail: &self.0, level }
     }
 }
 

@@ -8,19 +8,22 @@ use crate::control::glance::progress::{self, lasting};
 use crate::control::glance::{Overview, Sla, gather};
 use crate::control::jobs::{self, JobRow};
 use crate::control::sizes::{parse_seconds, show_bytes};
-use crate::fuse::mountinfo;
+use crate::fuse::mount::{self, Liveness};
 use crate::fuse::options::FS_TYPE;
+use crate::fuse::pidfile::PidFile;
+use crate::fuse::{mountinfo, pidfile};
 use crate::ops::status::{self, Status};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::Repository;
 use crate::repo::disk_cache::{CacheSettings, DiskCache};
 use crate::target::TargetSpec;
+use crate::words::mount_table::MountEntry;
 use crate::words::stamp::Stamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often a live view learns what other hosts did.
@@ -35,6 +38,8 @@ struct FullStatus {
     status: Status,
     /// Where it is mounted on this machine.
     mounts: Vec<String>,
+    /// Where nobody serves the mount any more.
+    dead_mounts: Vec<String>,
     /// The cache on the local disk; its hits and misses are in `status/metrics` of a mount.
     cache: Option<CacheRow>,
     /// Bytes of all images.
@@ -86,7 +91,7 @@ fn watch(context: &Context, repo: &Repository, settings: &Settings, every: Durat
     let mut rates = Rates::default();
     let mut learnt = Instant::now();
     loop {
-        let live = mounts(settings)?.first().map(|mount| rates.text(&PathBuf::from(mount))).unwrap_or_default();
+        let live = mounts(settings)?.0.first().map(|mount| rates.text(&PathBuf::from(mount))).unwrap_or_default();
         if std::io::stdout().is_terminal() && !context.globals.json {
             // Home, and clear: the page stays in its place.
             output::print("\x1b[H\x1b[2J")?;
@@ -116,13 +121,20 @@ fn wait(span: Duration, interrupt: Interrupt) -> Result<(), OpsError> {
     interrupt.check()
 }
 
-/// Where the repository is mounted on this machine.
-fn mounts(settings: &Settings) -> anyhow::Result<Vec<String>> {
+/// Where the repository is mounted on this machine, and where it looks mounted although nobody serves it.
+fn mounts(settings: &Settings) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     let source = settings.target.to_string();
     // The mount table has it as it was written in fstab.
     let is_ours = |text: &str| text.parse().is_ok_and(|spec: TargetSpec| spec == settings.target) || text == source;
     let mounts = mountinfo::mounts()?.into_iter().filter(|mount| mount.fs_type == FS_TYPE && is_ours(&mount.source));
-    Ok(mounts.map(|mount| mount.mountpoint.display().to_string()).collect())
+    let run_dir = pidfile::run_dir().unwrap_or_else(|| pidfile::run_dir_below(&settings.state_dir));
+    // A daemon that is there may be slow to answer, so it is not asked. One of another user keeps its file elsewhere.
+    let is_served = |dir: &Path| {
+        PidFile::new(&run_dir, dir).daemon().is_some() || !matches!(mount::find(dir), Ok(Some((_, Liveness::Stale))))
+    };
+    let (live, dead): (Vec<_>, Vec<_>) = mounts.partition(|mount| is_served(&mount.mountpoint));
+    let shown = |mounts: Vec<MountEntry>| mounts.iter().map(|mount| mount.mountpoint.display().to_string()).collect();
+    Ok((shown(live), shown(dead)))
 }
 
 fn show(context: &Context, repo: &Repository, settings: &Settings, live: &str) -> anyhow::Result<()> {
@@ -131,9 +143,11 @@ fn show(context: &Context, repo: &Repository, settings: &Settings, live: &str) -
     let late = overview.names.iter().filter(|name| name.sla == Sla::Late).map(|name| name.name.to_string());
     let words =
         [("late", Sla::Late), ("breached", Sla::Breached), ("met", Sla::Met), ("unscheduled", Sla::Unscheduled)];
+    let (mounts, dead_mounts) = mounts(settings)?;
     let full = FullStatus {
         status: status::status(repo)?,
-        mounts: mounts(settings)?,
+        mounts,
+        dead_mounts,
         cache: settings.cache().map(|cache| cache_row(cache, repo)),
         logical_bytes: overview.logical_bytes(),
         deduplication_ratio: overview.deduplication_ratio(),
@@ -177,6 +191,10 @@ fn text(full: &FullStatus, overview: &Overview, now: Stamp) -> String {
     if let Some(cache) = cache {
         let (held, limit) = (show_bytes(cache.bytes), show_bytes(cache.limit_bytes));
         text += &facts(&[("cache", format!("{held} of {limit} in {}", cache.dir))]);
+    }
+    for dir in &full.dead_mounts {
+        let _ =
+            writeln!(text, "dead: {dir}: the daemon that served it has died; run `umount {dir}` and mount it again");
     }
     for job in &full.jobs {
         let _ = writeln!(text, "running: {}", progress::line(job, now));

@@ -223,13 +223,18 @@ impl fmt::Display for Given {
     }
 }
 
+impl Given {
+    /// As a mount option, `name=text`, if it is one.
+    pub fn mount_option(&self) -> Option<String> {
+        (self.origin == Origin::MountOption).then(|| format!("{}={}", self.key.name(), self.text))
+    }
+}
+
 impl SettingsError {
     /// The mount option that is to blame, if one is: `name=text` or `name`.
     pub fn mount_option(&self) -> Option<String> {
         match self {
-            Self::Value { given, .. } if given.origin == Origin::MountOption => {
-                Some(format!("{}={}", given.key.name(), given.text))
-            }
+            Self::Value { given, .. } => given.mount_option(),
             Self::MountOption(option) => Some(option.clone()),
             Self::MountSource { text, .. } => Some(format!("source={text}")),
             _ => None,

@@ -3,7 +3,7 @@
 use crate::control::SetupError;
 use crate::seal::Secret;
 use crate::words::clock::Clock;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -30,21 +30,39 @@ pub fn read_passphrase(path: &Path) -> Result<Secret, SetupError> {
     read(path).map(|bytes| Secret::passphrase(bytes.to_vec()))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SetupError> {
-    let failed = |source: io::Error| match source.kind() {
+/// Looks whether [`read_key`] or [`read_passphrase`] could read it, and takes nothing out of a pipe.
+///
+/// # Errors
+/// As [`read_key`].
+pub fn look(path: &Path) -> Result<(), SetupError> {
+    let is_file = std::fs::metadata(path).map_err(|source| failed(path, source))?.is_file();
+    if is_file { open(path).map(drop) } else { Ok(()) }
+}
+
+fn failed(path: &Path, source: io::Error) -> SetupError {
+    match source.kind() {
         io::ErrorKind::NotFound => SetupError::NoSecret { path: path.to_owned() },
         _ => SetupError::Secret { path: path.to_owned(), source },
-    };
+    }
+}
+
+fn open(path: &Path) -> Result<(File, Metadata), SetupError> {
+    let failed = |source| failed(path, source);
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     // A pipe (`<(pass show backup)`) has no mode worth looking at.
     if metadata.is_file() && metadata.mode() & 0o077 != 0 {
         return Err(SetupError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o7777 });
     }
+    Ok((file, metadata))
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SetupError> {
+    let (file, metadata) = open(path)?;
     // Room from the beginning: a vector that grows leaves copies of the secret behind.
     let room = metadata.len().clamp(4096, SECRET_MAX_BYTES) + 2;
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
-    file.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(SECRET_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|source| failed(path, source))?;
     if bytes.len() as u64 > SECRET_MAX_BYTES {
         return Err(SetupError::NotASecret { path: path.to_owned() });
     }

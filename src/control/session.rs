@@ -1,6 +1,7 @@
 //! From settings to an open repository.
 
 use crate::catalog::{Catalog, CatalogError};
+use crate::control::given::{Given, Key};
 use crate::control::{Settings, SettingsError, key_file};
 use crate::format::slot::Argon2Costs;
 use crate::ops::OpsError;
@@ -10,10 +11,12 @@ use crate::repo::open::Settings as OpenSettings;
 use crate::repo::{RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
 use crate::seal::{KeyError, Secret, keys};
+use crate::target::s3::CredentialSource;
 use crate::target::{self, Target, TargetSpec};
 use crate::words::clock::Clock;
 use crate::words::geometry::BlockSize;
 use crate::words::monitor::Monitor;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +44,28 @@ pub enum SetupError {
     NotASecret { path: PathBuf },
     #[error("{path}: {source}", path = .path.display())]
     Secret { path: PathBuf, source: io::Error },
+    /// With the place where its path was written.
+    #[error("{given}: {error}")]
+    Placed { given: Box<Given>, error: Box<SetupError> },
+}
+
+impl SetupError {
+    /// The mount option that is to blame, if one is: `name=text` or `name`.
+    pub fn mount_option(&self) -> Option<String> {
+        match self {
+            Self::Settings(error) => error.mount_option(),
+            Self::Placed { given, .. } => given.mount_option(),
+            _ => None,
+        }
+    }
+
+    /// With the place where this setting was written, if it was.
+    fn placed(self, settings: &Settings, key: Key) -> Self {
+        match settings.origins.iter().find(|given| given.key == key) {
+            Some(given) => Self::Placed { given: Box::new(given.clone()), error: Box::new(self) },
+            None => self,
+        }
+    }
 }
 
 impl From<SetupError> for OpsError {
@@ -153,11 +178,53 @@ pub fn target(settings: &Settings) -> Result<Arc<dyn Target>, RepoError> {
     Ok(target::open(&settings.target, &settings.target_options())?)
 }
 
-/// Looks whether there is a repository, without opening it.
+/// Looks whether there is a repository and something to open it with, without opening it.
 ///
 /// # Errors
-/// When there is none, or its target cannot be reached.
+/// When there is none, when its target cannot be reached, or when a file that is needed for it cannot be read: with the place where that
+/// is written.
 pub fn probe(settings: &Settings) -> Result<(), SetupError> {
+    if matches!(settings.target, TargetSpec::S3(_)) {
+        look_for_credentials(settings)?;
+    }
+    look_for_repository(settings)?;
+    look_for_secrets(settings)
+}
+
+/// What was named in our settings. Where the tools of AWS look is for the target to tell.
+fn look_for_credentials(settings: &Settings) -> Result<(), SetupError> {
+    let credentials = match &settings.s3.credentials {
+        CredentialSource::File { path, config: None, .. } => Some(path),
+        _ => None,
+    };
+    for (key, path) in [(Key::S3CredentialsFile, credentials), (Key::S3CaFile, settings.s3.ca_file.as_ref())] {
+        let Some(path) = path.filter(|_| settings.origins.iter().any(|given| given.key == key)) else { continue };
+        let unreadable = |source| SetupError::Secret { path: path.clone(), source };
+        // One that is a pipe is read once only.
+        let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file());
+        let read = is_file.and_then(|is_file| if is_file { File::open(path).map(drop) } else { Ok(()) });
+        read.map_err(|source| unreadable(source).placed(settings, key))?;
+    }
+    Ok(())
+}
+
+/// As [`secrets`], without reading them.
+fn look_for_secrets(settings: &Settings) -> Result<(), SetupError> {
+    let (mut is_there, mut missing) = (false, None);
+    for (key, path) in [(Key::KeyFile, &settings.key_file), (Key::PassphraseFile, &settings.passphrase_file)] {
+        let Some(path) = path else { continue };
+        match key_file::look(path)
+            .map_err(|error| (matches!(error, SetupError::NoSecret { .. }), error.placed(settings, key)))
+        {
+            Ok(()) => is_there = true,
+            Err((true, error)) => missing = missing.or(Some(error)),
+            Err((false, error)) => return Err(error),
+        }
+    }
+    missing.filter(|_| !is_there).map_or(Ok(()), Err)
+}
+
+fn look_for_repository(settings: &Settings) -> Result<(), SetupError> {
     let target = target(settings)?;
     match target.get(&crate::format::layout::header()) {
         Ok(_) => Ok(()),
@@ -215,7 +282,7 @@ fn is_wrong(error: &KeyError) -> bool {
 
 /// A missing repository is more worth telling than a missing key.
 fn without_secret(settings: &Settings, missing: SetupError) -> SetupError {
-    match probe(settings) {
+    match look_for_repository(settings) {
         Err(SetupError::Repo(
             error @ (RepoError::NoRepository { .. } | RepoError::NoHeader { .. } | RepoError::HalfMade { .. }),
         )) => error.into(),

@@ -66,7 +66,12 @@ pub struct Settings {
     pub limits: Arc<Limits>,
     /// Counts what is asked of the target.
     pub requests: Arc<Requests>,
+    /// Where the paths of secrets and certificates were written, so that an error can say it.
+    pub origins: Vec<Given>,
 }
+
+/// Paths of what is looked for only later; see [`Settings::origins`].
+const PLACED: [Key; 4] = [Key::KeyFile, Key::PassphraseFile, Key::S3CredentialsFile, Key::S3CaFile];
 
 /// How often a mount collects unless told otherwise.
 pub const GC_INTERVAL_DEFAULT: Duration = Duration::from_secs(24 * 3600);
@@ -195,6 +200,7 @@ fn from_values(values: &Values<'_>, surroundings: &Surroundings, tables: Policy)
         s3: s3::settings(values, surroundings)?,
         limits: limits(values)?,
         requests: Arc::default(),
+        origins: values.origins(&PLACED),
         state_dir,
     })
 }

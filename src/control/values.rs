@@ -49,6 +49,11 @@ impl<'a> Values<'a> {
         parse(&given.text).map(Some).map_err(failed)
     }
 
+    /// Where these were written that were.
+    pub(super) fn origins(&self, keys: &[Key]) -> Vec<Given> {
+        keys.iter().filter_map(|key| self.0.get(key).map(|given| (*given).clone())).collect()
+    }
+
     /// A text, not to be empty.
     pub(super) fn text(&self, key: Key) -> Result<Option<String>, SettingsError> {
         self.get(key, parse_text)

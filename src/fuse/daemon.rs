@@ -55,6 +55,8 @@ pub struct ServeOptions {
     pub read_ahead_kib: u32,
     /// After a signal: how long those who have files open may go on before they are cut off.
     pub farewell: Duration,
+    /// Called in a daemon in the background as soon as its output goes to the log and nobody waits for it any more.
+    pub detached: fn(),
 }
 
 impl ServeOptions {
@@ -69,6 +71,7 @@ impl ServeOptions {
             worker_threads: 32,
             read_ahead_kib: 4096,
             farewell: Duration::from_secs(10),
+            detached: || {},
         }
     }
 }
@@ -148,7 +151,7 @@ pub fn serve<E: std::fmt::Display>(
         }
         Side::Child(child) => {
             let mut child = Some(child);
-            let ready = || child.take().map_or(Ok(()), background::Child::ready);
+            let ready = || child.take().map_or(Ok(()), background::Child::ready).inspect(|()| (options.detached)());
             let result = run(&dir, &options, &pid_file, make, ready);
             if let (Err(error), Some(child)) = (&result, child) {
                 child.fail(&chain(error));
@@ -198,7 +201,7 @@ fn run<E: std::fmt::Display>(
     let cache: Arc<dyn KernelCache> = Arc::clone(&invalidator) as _;
     let operations = make(cache).map_err(|error| DaemonError::Filesystem(error.to_string()))?;
     let serving = Serving::start(dir, options, &operations, &invalidator)?;
-    utab::note(dir, &options.mount.source, FS_TYPE);
+    utab::note(dir, FS_TYPE, &options.mount);
     if let Err(error) = ready() {
         // Whoever waited for the mount is gone, or will be told that there is none.
         detach_at_once(dir);

@@ -15,6 +15,8 @@ pub const FSTAB: &str = "/etc/fstab";
 pub struct FstabLine {
     /// From 1.
     pub number: usize,
+    /// What is mounted: its first field.
+    pub source: String,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
     /// Type of filesystem.
@@ -44,16 +46,16 @@ pub fn lines() -> Vec<FstabLine> {
 fn parse(text: &[u8]) -> Vec<FstabLine> {
     let line = |(index, line): (usize, &[u8])| {
         let mut fields = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-        fields.next().filter(|source| !source.starts_with(b"#"))?;
+        let source = fields.next().filter(|source| !source.starts_with(b"#"))?;
         let mut path = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
         if path.is_absolute() {
             // Without a slash at its end.
             path = path.components().collect();
         }
         let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
-        let fs_type = text(fields.next()?);
+        let (source, fs_type) = (text(source), text(fields.next()?));
         let options = split(&text(fields.next().unwrap_or(b"defaults")));
-        Some(FstabLine { number: index + 1, mountpoint: path, fs_type, options })
+        Some(FstabLine { number: index + 1, source, mountpoint: path, fs_type, options })
     };
     text.split(|&byte| byte == b'\n').enumerate().filter_map(line).collect()
 }
@@ -77,6 +79,7 @@ mod tests {
         let lines = parse(text);
         assert_eq!(lines.iter().map(|line| line.number).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
         assert_eq!(lines[1].options, ["noauto", "x-y=a,b"]);
+        assert_eq!(lines[3].source, "nas:/x");
         let number = |path: &str| holding(&lines, Path::new(path)).map(|line| line.number);
         assert_eq!(number("/mnt/usb disk/backup"), Some(4));
         assert_eq!(number("/mnt/usb disk/deep/backup"), Some(7));

@@ -106,6 +106,7 @@ mod tests {
     fn what_is_not_mounted_is_waited_for_or_refused() {
         let parse = |options: &str| FstabLine {
             number: 7,
+            source: "/dev/sdb1".into(),
             mountpoint: "/nowhere".into(),
             fs_type: "ext4".into(),
             options: vec![options.to_owned()],

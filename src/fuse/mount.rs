@@ -121,7 +121,7 @@ pub fn prepare(dir: &Path) -> Result<(), MountError> {
         if liveness == Liveness::Alive {
             return Err(MountError::AlreadyMounted(dir.to_owned()));
         }
-        tracing::warn!("{} was left by a daemon that died: unmounting it", dir.display());
+        tracing::info!("{} was left by a daemon that died: unmounting it", dir.display());
         detach(dir, Detach::Lazily)?;
     }
     let failed = |source| MountError::Io { what: "cannot look into", dir: dir.to_owned(), source };

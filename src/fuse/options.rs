@@ -29,6 +29,8 @@ pub struct MountOptions {
     /// Their names, for fusermount3.
     words: Vec<String>,
     remount: bool,
+    /// Whether it needs the network: it is unmounted before that goes.
+    pub needs_network: bool,
 }
 
 /// Beginnings of options that others care about. The last ones are in the mount table, from where mount(8) takes them when it remounts.
@@ -68,7 +70,7 @@ impl MountOptions {
     /// Safe ones: no devices, no set-id programs.
     pub fn new(source: &str, audience: Audience) -> Self {
         let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
-        Self { source: source.to_owned(), audience, flags, words: Vec::new(), remount: false }
+        Self { source: source.to_owned(), audience, flags, words: Vec::new(), remount: false, needs_network: false }
     }
 
     /// Takes the options it knows out of a comma-separated list (which may quote commas with a backslash) and returns the
@@ -91,6 +93,7 @@ impl MountOptions {
         match option {
             "allow_other" => self.audience = Audience::Everyone,
             "remount" => self.remount = true,
+            "_netdev" => self.needs_network = true,
             // What mount(8), systemd and udisks care about, and what must not be changed.
             "default_permissions"
             | "defaults"
@@ -101,7 +104,6 @@ impl MountOptions {
             | "nouser"
             | "owner"
             | "group"
-            | "_netdev"
             | "nofail"
             | "dev"
             | "suid"
@@ -181,6 +183,7 @@ mod tests {
         let rest =
             options.absorb("rw,_netdev,x-systemd.automount,comment=a\\,b,noauto,noexec,ro,target=dir:/a\\,b,memory=1G,keep=\"days3,weeks4\"");
         assert_eq!(rest, ["target=dir:/a,b", "memory=1G", "keep=days3,weeks4"]);
+        assert!(options.needs_network && !MountOptions::new("dir:/x", Audience::Owner).needs_network);
         assert!(
             options.flags().contains(MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)
         );

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -50,6 +51,11 @@ def lines_of_every_spelling(w, samples):
         config_text = (m.at(c) / "status/config").read_text()
         check('"*.part", "*.tmp"' in config_text and "67108864" in config_text, config_text)
         equal(len(m.daemons()), 4, "a daemon each")
+        # What mount(8) notes of options that are not the kernel's: systemd and `umount -a -O` look at that.
+        equal(m.on_the_network(), [str(a)], "only the first needs the network")
+        m.umount("-a", "-O", "_netdev")
+        check(m.mounted(a) is None and m.mounted(b), "unmounted before the network goes")
+        m.mount(a)
         for dir in (a, b, c, d):
             m.umount(dir)
             equal(m.mounted(dir), None, "unmounted")
@@ -122,6 +128,31 @@ def read_only_and_remounted(w, samples):
         check("target" in said, said)
         m.umount(a)
         check(b"not mounted" in m.mount("-o", "remount,ro", a, ok=False).stderr, "nothing to remount")
+        # Where somebody restores, a limit changes and nothing can be written, not for a moment.
+        m.mount(a)
+        writer = subprocess.Popen(["bash", "-c", 'while :; do ( : > "$1" ) 2> /dev/null && echo written; done', "bash", m.at(a) / "incoming/never"], stdout=subprocess.PIPE)
+        try:
+            for rate in ("3M", "none"):
+                m.mount("-o", f"remount,noexec,download-limit={rate}", a)
+        finally:
+            writer.kill()
+        equal(writer.communicate()[0], b"", "writing was refused all the time")
+        m.mount("-o", "remount,noexec,upload-limit=3M,download-limit=4M", a)
+        limits = [(m.at(a) / "status" / name).read_text() for name in ("upload-limit", "download-limit")]
+        equal(limits, ["3145728\n", "4194304\n"], "both limits")
+        check({"ro", "noexec"} <= set(m.mounted(a)[2]), m.mounted(a))
+        same(samples / "disk.img", m.at(a) / "by_name/vm/latest/original")
+        with raises(errno.EROFS):
+            open(m.at(a) / "incoming/new", "w")
+        m.mount("-o", "remount,rw", a)
+        sh("cp", samples / "small.img", m.at(a) / "incoming/again")
+        # What cannot be done, because somebody writes, changes no limit either.
+        with open(m.at(a) / "incoming/open", "wb") as f:
+            f.write(b"x")
+            f.flush()
+            check("in use" in m.refused("-o", "remount,ro,upload-limit=5M", a), "somebody writes")
+            equal((m.at(a) / "status/upload-limit").read_text(), "1073741824\n", "all or nothing")
+        m.umount(a)
 
 
 @test(mounted=False)
@@ -206,6 +237,8 @@ def mistakes_are_told_with_their_place(w, samples):
     with machine(w) as m:
         a, config, exposed = m.dir("a"), m.root / "c.toml", m.root / "exposed"
         config.write_text(f'target = "dir:{w.repo}"\nkey-file = "{w.key}"\nmemory = "lots"\n')
+        no_key = m.root / "no-key.toml"
+        no_key.write_text(f'target = "dir:{w.repo}"\nkey-file = "/nope"\n')
         exposed.write_bytes(w.key.read_bytes())
         exposed.chmod(0o644)
         files = m.root / "files"
@@ -230,12 +263,17 @@ def mistakes_are_told_with_their_place(w, samples):
             ("ftp://x/y", good, "/etc/fstab line 3, mount option target: ", "write dir:/path or s3://bucket/prefix"),
             (f"dir:{m.root}/absent", good, f"{m.root}/absent is missing; is it mounted?"),
             (f"dir:{files}", good, f"there is no backyfs repository at dir:{files}"),
-            (repo, f"state-dir={w.state},key-file={m.root}/no-key", f"{m.root}/no-key does not exist"),
-            (repo, f"state-dir={w.state},key-file={exposed}", f"chmod 600 {exposed}"),
+            (repo, f"state-dir={w.state},key_file={m.root}/no-key", f"/etc/fstab line 3, mount option key-file: {m.root}/no-key does not exist"),
+            (repo, f"state-dir={w.state},key-file={exposed}", f"/etc/fstab line 3, mount option key-file: {exposed} can be read", f"chmod 600 {exposed}"),
+            ("none", f"config={no_key}", f"{no_key} line 2, key-file: /nope does not exist"),
             (repo, f"{good},config=/none.toml", "/none.toml"),
         ):
             text = said(source, options)
             check(all(part in text for part in parts), f"{source} {options}: {text}")
+        # Two lines for one directory: the one is blamed that says it.
+        m.lines(f"dir:{m.root}/old {a} backyfs noauto,memory=1G,{good} 0 0", f"{repo} {a} backyfs noauto,memory=1M,{good} 0 0")
+        text = m.refused(repo)
+        check("/etc/fstab line 2, mount option memory: 1M is too little" in text, text)
         m.lines(f"{repo} {a} backyfs {good} 0 0")
         text = m.refused("-o", "colour=red", a)
         check('backyfs: mount option "colour=red" is not known' in text, f"it stands in no line: {text}")
@@ -276,6 +314,7 @@ def a_bucket(w, samples):
         for _ in range(2):
             m.mount("-a")
             equal((m.mounted(a)[:2], len(m.daemons())), (("fuse.backyfs", target), 1), "mounted once")
+        equal(m.on_the_network(), [str(a)], "it needs the network")
         sh("cp", samples / "disk.img", m.at(a) / "incoming/vm")
         same(samples / "disk.img", m.at(a) / "by_name/vm/latest/original")
         m.umount(a)
@@ -283,7 +322,8 @@ def a_bucket(w, samples):
         check(any("/packs/" in key for key in bucket.list(target.split("/", 3)[3])), "it is in the bucket")
         # Where there is no repository, and where there is no bucket.
         m.lines(line.format(target + "x"))
-        check(f"there is no backyfs repository at {target}x" in m.refused(a), "a prefix that is spelt wrongly")
+        said = m.refused(a)
+        check(f"there is no backyfs repository at {target}x" in said, f"a prefix that is spelt wrongly: {said}")
         m.lines(line.format("s3://no-such-bucket-here/x"))
         check("no-such-bucket-here" in m.refused(a), "a bucket that is not there")
         m.lines(line.format(target))
@@ -291,8 +331,24 @@ def a_bucket(w, samples):
         said = m.refused(a)
         check("s3://" in said and "wrong" not in said, said)
         credentials.unlink()
-        check(str(credentials) in m.refused(a), "no keys at all")
+        check(f"{config} line 5, s3-credentials-file: {credentials}: No such file" in m.refused(a), "no keys at all")
+        m.lines(line.format(target).replace("_netdev", "s3_credentials_file=/nope"))
+        check("/etc/fstab line 1, mount option s3-credentials-file: /nope: No such file" in m.refused(a), "the line is named")
+        # A server that does not answer: one line says what is waited for, one what came of it, and no log.
+        m.lines(line.format(target).replace("_netdev", "s3-endpoint=http://127.0.0.1:9"))
+        credentials.write_text(keys + bucket.secret)
+        credentials.chmod(0o600)
+        done = m.mount(a, ok=False)
+        said = done.stderr.decode().splitlines()
+        equal((done.returncode, len(said), said[0]), (32, 2, f"backyfs: waiting for {target} to answer"), said)
+        check("cannot be reached" in said[1], said)
+        done = m.inside(w.binary, "-v", "mount", "-o", f"config={config},target={target},s3-endpoint=http://127.0.0.1:9", a, env=m.env, ok=False)
+        check(b" WARN " in done.stderr, "the log for who wants it")
         equal((m.mounted(a), m.daemons()), (None, []), "nothing is mounted")
+        # By a command, without any line: what is in a bucket needs the network.
+        m.inside(w.binary, "mount", "-o", f"config={config},target={target}", a, env=m.env)
+        equal(m.on_the_network(), [str(a)], "it always does")
+        m.umount(a)
 
 
 @test(mounted=False)
@@ -400,7 +456,10 @@ def unmounting_waits_and_tells(w, samples):
         m.mount(a)
         os.kill(m.daemons()[0], signal.SIGKILL)
         eventually("it is dead", lambda: not m.daemons())
-        m.mount(a)
+        status = m.inside(w.binary, f"--target=dir:{at}/repo", f"--state-dir={w.state}", f"--key-file={w.key}", "status").stdout.decode()
+        check(f"dead: {a}: the daemon that served it has died; run `umount {a}`" in status and re.search("mounted at: +nowhere", status), status)
+        equal(m.mount(a).stderr.decode(), f"backyfs: {a} was left by a daemon that died: unmounting it\n", "it is told, and not as a log")
+        check(" INFO " in (w.state / "backyfs.log").read_text().split(f"{a} was left by a daemon that died")[-2].splitlines()[-1], "the log has it, too")
         same_text = (m.at(a) / "by_name/lazy/latest/original").read_bytes()[:3]
         equal(same_text, b"111", "mounted over it, and answers")
         m.umount(a)

@@ -1,13 +1,14 @@
-"""The Debian package, installed in a system that has nothing else; `cargo deb` makes the same."""
+"""The Debian package, installed in a system that has nothing else; `cargo deb` makes the same. A program without libraries; `cargo install`."""
 
 import gzip
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 from lab.case import test
-from lab.shell import check, equal, needs, sh
+from lab.shell import check, equal, needs, same, sh
 
 TOP = Path(__file__).resolve().parents[2]
 HOOKS = "/usr/share/mmdebstrap/hooks/file-mirror-automount"
@@ -89,3 +90,54 @@ def cargo_deb_makes_the_same(w, samples):
     for name in ("Package", "Version", "Architecture", "Maintainer", "Section", "Priority", "Recommends", "Suggests", "Description"):
         equal(field(w.root / "theirs.deb", name), field(ours, name), name)
     shutil.rmtree(w.root / "tool")
+
+
+def built_quickly(w):
+    """The environment for a build as releases are made, but with little optimisation: what is built matters here, not how fast it is."""
+    quick = {"LTO": "off", "DEBUG": "0", "OPT_LEVEL": "1", "CODEGEN_UNITS": "16"}
+    known = {"CARGO_INCREMENTAL": "0", "CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR", str(w.root / "target"))}
+    return {**os.environ, **known, **{f"CARGO_PROFILE_RELEASE_{key}": value for key, value in quick.items()}}
+
+
+@test(mounted=False, seconds=3600, slow=True)
+def a_program_without_libraries(w, samples):
+    """contrib/static: its program backs up and restores where there is nothing but it, a key, a disk and a target."""
+    needs("cargo", "ldd", "readelf", "strip")
+    said = sh(TOP / "contrib/static", w.root / "static", env=built_quickly(w), timeout=3500).stdout.decode().splitlines()[-1]
+    program = w.root / "static/backyfs"
+    check(re.fullmatch(rf"{re.escape(str(program))}: static, with (musl|glibc) \(\S+\)", said), said)
+    linked = sh("ldd", program, ok=False)
+    check(b"statically linked" in linked.stdout or b"not a dynamic executable" in linked.stderr, linked)
+    check(b"INTERP" not in sh("readelf", "--program-headers", program).stdout, "no loader is asked for")
+    root = w.root / "empty"
+    for directory in ("etc", "srv", "tmp"):
+        (root / directory).mkdir(parents=True)
+    # What every container has.
+    (root / "dev").mkdir()
+    for device, minor in (("random", 8), ("urandom", 9)):
+        os.mknod(root / "dev" / device, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+    shutil.copy(program, root / "backyfs")
+    shutil.copy(samples / "disk.img", root / "srv/disk.img")
+    (root / "etc/backyfs.toml").write_text('target = "dir:/srv/backups"\nkey-file = "/etc/key"\nstate-dir = "/srv/state"\nmemory = "64M"\n')
+    (root / "etc/hosts").write_text("127.0.0.1 store\n")
+    run = lambda *words, ok=True: sh("chroot", root, "/backyfs", *words, env={"PATH": os.environ["PATH"]}, ok=ok)
+    run("init")
+    run("backup", "/srv/disk.img", "vm")
+    run("restore", "vm", "/srv/restored")
+    same(root / "srv/restored", samples / "disk.img")
+    run("scrub")
+    # Names of hosts are found without libraries, too: a server that does not answer is another error than one that is not known.
+    (root / "etc/s3.toml").write_text('target = "s3://bucket/prefix"\nkey-file = "/etc/key"\nstate-dir = "/srv/state"\n[s3]\naccess-key = "x"\nsecret-key = "y"\nendpoint = "http://store:9"\n')
+    (root / "etc/s3.toml").chmod(0o600)
+    refused = run("--config=/etc/s3.toml", "ls", ok=False).stderr.decode()
+    check("cannot be reached" in refused and "refused" in refused.lower(), refused)
+
+
+@test(mounted=False, seconds=3600, slow=True)
+def cargo_installs_it(w, samples):
+    needs("cargo")
+    version = re.search(r'^version = "(.*)"', (TOP / "Cargo.toml").read_text(), re.M)[1]
+    place = w.root / "installed"
+    sh("cargo", "install", "--path", ".", "--locked", "--root", place, cwd=TOP, env=built_quickly(w), timeout=3500)
+    equal(sh(place / "bin/backyfs", "--version").stdout.decode(), f"backyfs {version}\n", "what was installed")
+    equal([path.name for path in (place / "bin").iterdir()], ["backyfs"], "and nothing else")

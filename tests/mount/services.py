@@ -129,6 +129,15 @@ MACHINE = """<domain><name>web1</name><devices>
 <disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='{b}'/><target dev='vdb'/></disk>
 </devices></domain>"""
 
+CLUSTERED = """<domain><name>web2</name><devices>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{a}'/><target dev='vda'/></disk>
+<disk type='network' device='disk'><driver name='qemu' type='raw'/><auth username='libvirt'/><source protocol='rbd' name='pool/web2'><host name='mon1' port='6789'/></source><target dev='vdb'/></disk>
+<disk type='network' device='disk'><driver name='qemu' type='raw'/><source protocol='rbd' name='pool/data'><config file='/etc/ceph/other.conf'/></source><target dev='vdc'/></disk>
+<disk type='network' device='disk'><source protocol='iscsi' name='iqn.2026-01.org.example:disk/0'/><target dev='vdd'/></disk>
+<disk type='volume' device='disk'><source pool='default' volume='x'/><target dev='vde'/></disk>
+<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='{b}'/><target dev='vdf'/></disk>
+</devices></domain>"""
+
 # A machine that has two disks and takes snapshots as virsh says, without a hypervisor.
 VIRSH = """#!/bin/bash
 echo "$*" >> "$LOG"
@@ -161,6 +170,23 @@ def libvirt_hooks(w, samples):
     equal(sorted(row["name"] for row in w.json("ls")), ["web1/vda", "web1/vdb"], "each disk, and no other drive")
     w.run("restore", "web1/vda", w.root / "restored")
     same(disk, w.root / "restored")
+    # One disk that fails keeps no other from being backed up, and what is not known is told.
+    (bin / "backyfs").unlink()
+    (bin / "backyfs").write_text(f'#!/bin/sh\necho "$CEPH_CONF $*" >> {log}\ncase "$*" in *"--format qcow2"*) exit 5 ;; *rbd:*) ;; *) exec {w.binary} "$@" ;; esac\n')
+    (bin / "backyfs").chmod(0o755)
+    done = sh(hook, "web2", "release", "end", "-", input=CLUSTERED.format(a=disk, b=other).encode(), env=env, ok=False)
+    equal(log.read_text().splitlines(), [
+        f" --quiet backup --format qcow2 {disk} web2/vda",
+        " --quiet backup --format raw rbd:pool/web2 web2/vdb",
+        "/etc/ceph/other.conf --quiet backup --format raw rbd:pool/data web2/vdc",
+        f" --quiet backup --format raw {other} web2/vdf",
+    ], "each disk that can be")
+    said = done.stderr.decode().splitlines()
+    check(done.returncode != 0 and any("web2/vdd" in row and "iscsi" in row for row in said) and any("web2/vde" in row and "volume" in row for row in said), said)
+    understood(w, "--quiet backup --format raw rbd:pool/web2 web2/vdb".split())
+    (bin / "backyfs").unlink()
+    (bin / "backyfs").symlink_to(w.binary)
+    log.write_text("")
     sh(CONTRIB / "libvirt/backyfs-live", "web1", env=env)
     equal(len(w.json("ls", "web1/vda")), 2, "while it runs")
     text = log.read_text()
@@ -170,6 +196,30 @@ def libvirt_hooks(w, samples):
     log.write_text("")
     done = sh(CONTRIB / "libvirt/backyfs-live", "web1", env=env | {"BACKYFS_TARGET": "dir:/nowhere"}, ok=False)
     check(done.returncode == 6 and log.read_text().splitlines()[-1].startswith("blockcommit"), f"{done.returncode} {log.read_text()}")
+
+
+@test(mounted=False)
+def a_disk_that_is_plugged_in(w, samples):
+    """What the unit for USB disks runs, as its shell gets it: a source that fails keeps nothing else from being done."""
+    line = re.search(r"^ExecStart=/bin/sh -c '(.*)'$", (CONTRIB / "systemd/backyfs-usb.service").read_text(), re.M)[1]
+    w.run("init")
+    images, config = w.root / "images", w.root / "usb.toml"
+    images.mkdir()
+    shutil.copy(samples / "small.img", images / "a.img")
+    config.write_text(
+        f'target = "dir:{w.repo}"\nstate-dir = "{w.state}"\nkey-file = "{w.key}"\nprotect-younger = "0"\n[sources.a-gone]\nkind = "lvm"\ngroup = "no-such-group"\n'
+        f'[sources.images]\nkind = "file"\npath = "{images}"\n[names."*"]\nschedules = ["daily"]\n'
+    )
+    old = w.run("backup", samples / "disk.img", "vm", "--tag", "x", "--expire", "2020-01-01").stdout.decode().strip()
+    w.run("backup", samples / "small.img", "vm", "--tag", "x", "--expire", "never")
+    stored = sum(path.stat().st_size for path in w.repo.rglob("packs/**/*") if path.is_file())
+    shell = line.replace("$$", "$").replace("/usr/bin/backyfs", str(w.binary)).replace("/etc/backyfs-usb.toml", str(config))
+    done = sh("/bin/sh", "-c", shell, env={"PATH": os.environ["PATH"]}, ok=False)
+    equal(done.returncode, 5, done.stderr)
+    versions = w.json("ls")
+    check(old not in [row["uid"] for row in versions] and "images/a.img" in [row["name"] for row in versions], versions)
+    left = sum(path.stat().st_size for path in w.repo.rglob("packs/**/*") if path.is_file())
+    check(left < stored / 2, f"the space of what expired is given back: {stored} bytes before, {left} after")
 
 
 @test(mounted=False)
@@ -187,7 +237,7 @@ def the_sample_lines_are_understood(w, samples):
     lines = [line.split("backyfs ", 1)[1].split(" > ")[0] for line in (CONTRIB / "cron/backyfs").read_text().splitlines() if "  root  " in line]
     for unit in CONTRIB.glob("systemd/*.service"):
         lines += re.findall(r"^Exec\w+=/usr/bin/backyfs (.*)$", unit.read_text(), re.M)
-    equal(len(lines), 13, lines)
+    equal(len(lines), 11, lines)
     for line in lines:
         understood(w, line.replace("%f", "/backups").split())
     needs("logrotate")
@@ -203,6 +253,10 @@ ide2: none,media=cdrom
 sata0: local:iso/debian.iso,media=cdrom,size=600M
 scsi0: local:100/vm-100-disk-0.raw,discard=on,size=5M
 scsi1: ceph:vm-100-disk-1,size=5M
+scsi2: thick:vm-100-disk-2,size=5M
+scsi3: other:vm-100-disk-3,size=5M
+scsi4: far:vm-100-disk-4,size=5M
+sata5: nowhere:vm-100-disk-5,size=5M
 virtio3: local:100/scratch.raw,backup=0,size=1M
 unused0: local:100/old.raw
 END
@@ -211,7 +265,10 @@ PVESM = """#!/bin/sh
 [ "$1" = path ] || exit 1
 case $2 in
     local:100/vm-100-disk-0.raw) echo "$DISK" ;;
-    ceph:vm-100-disk-1) echo rbd:pool/vm-100-disk-1:conf=/etc/pve/ceph.conf:id=admin ;;
+    ceph:vm-100-disk-1) echo rbd:pool/vm-100-disk-1:conf=/etc/pve/ceph.conf:id=admin:keyring=/etc/pve/priv/ceph/ceph.keyring ;;
+    thick:vm-100-disk-2) echo /dev/vg/vm-100-disk-2-of-no-machine ;;
+    other:vm-100-disk-3) echo rbd:pool/vm-100-disk-3:conf=/etc/pve/other.conf:id=backup ;;
+    far:vm-100-disk-4) echo rbd:pool/vm-100-disk-4:conf=/etc/pve/far.conf:id=backup ;;
     *) exit 1 ;;
 esac
 """
@@ -224,20 +281,29 @@ def proxmox_hook(w, samples):
     shutil.copy(samples / "small.img", disk)
     bin.mkdir()
     # What is said to the program is noted, and done where there is no cluster needed for it.
-    note = f'#!/bin/sh\necho "$*" >> {log}\ncase "$*" in *rbd:*) ;; *) exec {w.binary} "$@" ;; esac\n'
+    note = f'#!/bin/sh\necho "$CEPH_CONF $*" >> {log}\ncase "$*" in *rbd:*) ;; *) exec {w.binary} "$@" ;; esac\n'
     for name, text in (("qm", QM), ("pvesm", PVESM), ("backyfs", note)):
         (bin / name).write_text(text)
         (bin / name).chmod(0o755)
-    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "DISK": str(disk)}
+    config = w.root / "backyfs.toml"
+    config.write_text('[sources.other]\nkind = "rbd"\npool = "pool"\nconf = "/etc/pve/other.conf"\nuser = "backup"\n')
+    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "DISK": str(disk), "BACKYFS_CONFIG": str(config)}
     hook = CONTRIB / "proxmox/backyfs-hook"
     for phase in ("pre-start", "post-start", "pre-stop"):
         sh(hook, "100", phase, env=env)
     check(not log.exists(), "only when it is shut down")
-    sh(hook, "100", "post-stop", env=env)
+    done = sh(hook, "100", "post-stop", env=env, ok=False)
     lines = log.read_text().splitlines()
-    equal(lines, [f"--quiet backup --format raw {disk} web1/scsi0", "--quiet backup --format raw rbd:pool/vm-100-disk-1 web1/scsi1"], "each disk, and no other drive")
+    equal(lines, [
+        f" --quiet backup --format raw {disk} web1/scsi0",
+        "/etc/pve/ceph.conf --quiet backup --format raw rbd:pool/vm-100-disk-1 web1/scsi1",
+        " --quiet backup --format raw other:vm-100-disk-3 web1/scsi3",
+    ], "each disk, and no other drive")
+    said = done.stderr.decode()
+    check(done.returncode != 0 and "web1/scsi2: /dev/vg/vm-100-disk-2-of-no-machine is not there" in said, said)
+    check("web1/scsi4: " in said and "[sources.far]" in said and "web1/sata5: " in said, said)
     for line in lines:
-        understood(w, line.split())
+        understood(w, line.split(" ", 1)[1].split())
     w.run("restore", "web1/scsi0", w.root / "restored")
     same(disk, w.root / "restored")
 

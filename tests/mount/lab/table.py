@@ -101,6 +101,10 @@ class Machine:
                     found = (fields[dash + 1], fields[dash + 2], fields[5].split(","))
         return found
 
+    def on_the_network(self):
+        """Mountpoints that are unmounted before the network goes, as findmnt(8) sees it."""
+        return self.inside("findmnt", "--mtab", "-no", "TARGET", "-O", "_netdev", ok=False).stdout.decode().split()
+
     def daemons(self):
         """Pids of its daemons."""
         return list(processes_of(self.root))
