@@ -113,9 +113,11 @@ fn telling_of_waits<T>(settings: &Settings, quiet: bool, work: impl FnOnce() -> 
     };
     thread::scope(|scope| {
         // Without a thread to tell it, it is waited for in silence.
-        let _ = thread::Builder::new().spawn_scoped(scope, tell);
+        let teller = thread::Builder::new().spawn_scoped(scope, tell);
         let result = work();
         drop(done);
+        // A scope waits for what its threads do, not until they have ended; and what follows forks.
+        let _ = teller.map(thread::ScopedJoinHandle::join);
         result
     })
 }
