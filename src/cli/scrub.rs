@@ -26,7 +26,7 @@ pub fn scrub(context: &Context, args: &Scrub) -> anyhow::Result<ExitCode> {
     let rate = args.rate.as_deref().map(parse_rate).transpose()?;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     if args.packs {
-        return keyless(context, args, KeylessOptions { rate, threads, after: args.after.clone() });
+        return keyless(context, KeylessOptions { rate, threads, after: args.after.clone() });
     }
     let Open { repo, progress, settings } = context.open_for_scrub()?;
     scrub::learn(&repo)?;
@@ -77,11 +77,7 @@ fn select(repo: &Repository, spec: &str) -> Result<Selection, OpsError> {
     Ok(Selection::Versions(spec.to_owned(), uids))
 }
 
-fn keyless(context: &Context, args: &Scrub, options: KeylessOptions) -> anyhow::Result<ExitCode> {
-    if args.what.is_some() || args.percent.is_some() || args.source.is_some() {
-        let problem = "--packs reads packs without a key, so it cannot tell versions apart: leave the rest out";
-        return Err(OpsError::refused(problem).into());
-    }
+fn keyless(context: &Context, options: KeylessOptions) -> anyhow::Result<ExitCode> {
     context.log_to_stderr();
     crate::cli::setup::default_broken_pipe();
     let settings = context.settings(&[])?;
@@ -141,4 +137,32 @@ fn compare(
         line(&format!("{bytes} of version {} were compared: {differ} bytes differ", compared.uid));
     }
     Ok(code(!compared.is_equal()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::args::Arguments;
+    use clap::Parser;
+
+    #[test]
+    fn what_a_kind_of_scrub_cannot_do_is_refused() {
+        for (line, is_fine) in [
+            ("scrub --all --percent 16 --restart --rate 5M", true),
+            ("scrub vm --percent 16 --restart", true),
+            ("scrub vm --source disk --rate 5M", true),
+            ("scrub vm --source disk --percent 16", false),
+            ("scrub vm --source disk --restart", false),
+            ("scrub vm --source disk --all", false),
+            ("scrub vm --source disk --packs", false),
+            ("scrub --packs --rate 5M --after x", true),
+            ("scrub --packs --all", false),
+            ("scrub --packs --restart", false),
+            ("scrub --packs --percent 16", false),
+            ("scrub --packs vm", false),
+            ("scrub --after x", false),
+        ] {
+            let words = std::iter::once("backyfs").chain(line.split(' '));
+            assert_eq!(Arguments::try_parse_from(words).is_ok(), is_fine, "{line}");
+        }
+    }
 }

@@ -34,15 +34,16 @@ pub struct ObjectsSeen {
 
 impl Repository {
     /// Reads every object but the packs, and looks for those that should be there and are not, as far as this host knows. `go_on` is
-    /// asked now and then.
+    /// asked before each, and told how many bytes the one before it had: it may wait.
     ///
     /// # Errors
     /// When the target as a whole cannot be read, the catalog fails, or `go_on` says no ([`RepoError::Stopped`]).
-    pub fn examine_objects(&self, go_on: &dyn Fn() -> bool) -> Result<ObjectsSeen, RepoError> {
+    pub fn examine_objects(&self, go_on: &dyn Fn(u64) -> bool) -> Result<ObjectsSeen, RepoError> {
         let mut seen = ObjectsSeen::default();
         // What is known first, the list after it: an object is written before it is known.
         let expected = self.expected_objects()?;
         let mut listed = BTreeSet::new();
+        let mut read_bytes = 0;
         for prefix in layout::directories().iter().filter(|name| !is_of_packs(name)) {
             match self.core.target.list(&format!("{prefix}/")) {
                 Ok(infos) => listed.extend(infos.into_iter().map(|info| info.key)),
@@ -53,11 +54,11 @@ impl Repository {
         listed.insert(layout::header());
         for key in listed.union(&expected) {
             let Some(object) = layout::parse(key) else { continue };
-            if !go_on() {
+            if !go_on(std::mem::take(&mut read_bytes)) {
                 return Err(RepoError::Stopped);
             }
             seen.checked += 1;
-            let problem = match self.core.target.get(key) {
+            let problem = match self.core.target.get(key).inspect(|bytes| read_bytes = bytes.len() as u64) {
                 Ok(bytes) => {
                     let mut problem = self.look_at(object, &bytes, &mut seen.described).err();
                     // What is changed on its way only, is whole: a repair would set it aside, and a key slot with it.
