@@ -28,6 +28,12 @@ pub struct Distant {
     /// Storage class of packs [default: the bucket's]
     #[arg(long, global = true, value_name = "CLASS")]
     pub s3_storage_class: Option<String>,
+    /// What the server is told to encrypt objects with [default: the bucket's]
+    #[arg(long, global = true, value_name = "AES256|aws:kms")]
+    pub s3_encryption: Option<String>,
+    /// Key of aws:kms [default: the bucket's]
+    #[arg(long, global = true, value_name = "ID")]
+    pub s3_kms_key: Option<String>,
     /// Requests at a time [default: 8]
     #[arg(long, global = true, value_name = "NUMBER")]
     pub s3_concurrency: Option<String>,
@@ -56,6 +62,8 @@ impl Distant {
             (Key::S3Profile, &self.s3_profile),
             (Key::S3CaFile, &self.s3_ca_file),
             (Key::S3StorageClass, &self.s3_storage_class),
+            (Key::S3Encryption, &self.s3_encryption),
+            (Key::S3KmsKey, &self.s3_kms_key),
             (Key::S3Concurrency, &self.s3_concurrency),
             (Key::S3ConnectTimeout, &self.s3_connect_timeout),
             (Key::S3Timeout, &self.s3_timeout),

@@ -36,7 +36,11 @@ pub fn export(context: &Context, args: &Export) -> anyhow::Result<()> {
         _ => OpsError::Destination { path: args.file.clone(), action: "written", source },
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(&args.file).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
+        // Half an export must not stand in the way of a whole one.
+        let _ = std::fs::remove_file(&args.file);
+        failed(error)
+    })?;
     Ok(())
 }
 

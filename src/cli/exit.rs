@@ -62,6 +62,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
              puts it back; when none does, `backyfs repair --give-up` goes on without it"
         );
     }
+    if error.chain().any(|cause| matches!(repo_error(cause), Some(RepoError::Key(error)) if error.is_damage())) {
+        let advice = "`backyfs repair` on a host that has used the repository puts header and key rings back";
+        let _ = writeln!(io::stderr(), "backyfs: {advice}");
+    }
     ExitCode::from(code_of(error))
 }
 
@@ -80,6 +84,13 @@ pub fn sentence(error: &anyhow::Error) -> String {
         }
     }
     text.replace('\n', " ")
+}
+
+fn repo_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a RepoError> {
+    match (cause.downcast_ref::<RepoError>(), cause.downcast_ref::<SetupError>()) {
+        (Some(error), _) | (None, Some(SetupError::Repo(error))) => Some(error),
+        _ => None,
+    }
 }
 
 fn failure(error: &anyhow::Error) -> Option<Failure> {

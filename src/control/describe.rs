@@ -39,7 +39,13 @@ impl Settings {
         line(Key::GcInterval, interval.into());
         line(Key::GcFreePercent, i64::from(self.gc_free_percent).into());
         let s3 = &self.s3;
-        for (key, value) in [(Key::S3Endpoint, &s3.endpoint), (Key::S3StorageClass, &s3.storage_class)] {
+        let texts = [
+            (Key::S3Endpoint, &s3.endpoint),
+            (Key::S3StorageClass, &s3.storage_class),
+            (Key::S3Encryption, &s3.encryption),
+            (Key::S3KmsKey, &s3.kms_key),
+        ];
+        for (key, value) in texts {
             if let Some(value) = value {
                 line(key, value.clone().into());
             }
@@ -138,6 +144,8 @@ mod tests {
             text(Key::S3Profile, "other"),
             text(Key::S3CaFile, "/ca.pem"),
             text(Key::S3StorageClass, "STANDARD_IA"),
+            text(Key::S3Encryption, "aws:kms"),
+            text(Key::S3KmsKey, "alias/backups"),
             text(Key::S3Concurrency, "3"),
             text(Key::S3ConnectTimeout, "4s"),
             text(Key::S3Timeout, "5s"),

@@ -37,6 +37,8 @@ pub enum Key {
     S3Profile,
     S3CaFile,
     S3StorageClass,
+    S3Encryption,
+    S3KmsKey,
     S3Concurrency,
     S3ConnectTimeout,
     S3Timeout,
@@ -47,7 +49,7 @@ pub enum Key {
 
 impl Key {
     /// Every one.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::Config,
         Self::Target,
         Self::StateDir,
@@ -78,6 +80,8 @@ impl Key {
         Self::S3Profile,
         Self::S3CaFile,
         Self::S3StorageClass,
+        Self::S3Encryption,
+        Self::S3KmsKey,
         Self::S3Concurrency,
         Self::S3ConnectTimeout,
         Self::S3Timeout,
@@ -119,6 +123,8 @@ impl Key {
             Self::S3Profile => "s3-profile",
             Self::S3CaFile => "s3-ca-file",
             Self::S3StorageClass => "s3-storage-class",
+            Self::S3Encryption => "s3-encryption",
+            Self::S3KmsKey => "s3-kms-key",
             Self::S3Concurrency => "s3-concurrency",
             Self::S3ConnectTimeout => "s3-connect-timeout",
             Self::S3Timeout => "s3-timeout",

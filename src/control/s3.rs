@@ -1,7 +1,9 @@
 //! The settings of S3, and what the tools of AWS read from the environment.
 
 use crate::control::given::{Key, SettingsError};
-use crate::control::values::{Surroundings, Values, home, parse_concurrency, parse_style, parse_timeout};
+use crate::control::values::{
+    Surroundings, Values, home, parse_concurrency, parse_encryption, parse_style, parse_timeout,
+};
 use crate::target::s3::{
     ContainerToken, CredentialSource, ECS_AGENT, Hidden, Keys, METADATA_SERVICE, SESSION_DEFAULT, Settings, Style,
     WebIdentity, token_service,
@@ -25,6 +27,8 @@ pub(super) fn settings(values: &Values<'_>, surroundings: &Surroundings) -> Resu
         credentials: credentials(values, surroundings, &variable)?,
         ca_file: values.path(Key::S3CaFile)?.or_else(|| variable(&["AWS_CA_BUNDLE"]).map(PathBuf::from)),
         storage_class: values.text(Key::S3StorageClass)?,
+        encryption: values.get(Key::S3Encryption, parse_encryption)?,
+        kms_key: values.text(Key::S3KmsKey)?,
         concurrency: values.get(Key::S3Concurrency, parse_concurrency)?.unwrap_or(default.concurrency),
         connect_timeout: values.get(Key::S3ConnectTimeout, parse_timeout)?.unwrap_or(default.connect_timeout),
         timeout: values.get(Key::S3Timeout, parse_timeout)?.unwrap_or(default.timeout),
@@ -39,21 +43,28 @@ fn credentials(
     variable: &dyn Fn(&[&str]) -> Option<String>,
 ) -> Result<CredentialSource, SettingsError> {
     let secret = |key| values.text(key).map(|text| text.map(Zeroizing::new));
-    if let (Some(access_key), Some(secret_key)) = (values.text(Key::S3AccessKey)?, secret(Key::S3SecretKey)?) {
-        let session_token = secret(Key::S3SessionToken)?;
-        return Ok(CredentialSource::Given(Keys { access_key, secret_key, session_token }));
+    match (values.text(Key::S3AccessKey)?, secret(Key::S3SecretKey)?) {
+        (Some(access_key), Some(secret_key)) => {
+            let session_token = secret(Key::S3SessionToken)?;
+            return Ok(CredentialSource::Given(Keys { access_key, secret_key, session_token }));
+        }
+        (None, None) => {}
+        (given, _) => return Ok(half([Key::S3AccessKey.name(), Key::S3SecretKey.name()], given.is_some())),
     }
     let named = values.text(Key::S3Profile)?;
     let profile = named.clone().or_else(|| variable(&["AWS_PROFILE"])).unwrap_or_else(|| "default".into());
     if let Some(path) = values.path(Key::S3CredentialsFile)? {
         return Ok(CredentialSource::File { path, config: None, profile });
     }
-    if named.is_none()
-        && let (Some(access_key), Some(secret_key)) =
-            (variable(&["AWS_ACCESS_KEY_ID"]), variable(&["AWS_SECRET_ACCESS_KEY"]))
-    {
-        let session_token = variable(&["AWS_SESSION_TOKEN"]).map(Zeroizing::new);
-        return Ok(CredentialSource::Given(Keys { access_key, secret_key: secret_key.into(), session_token }));
+    let [public, private] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+    match (variable(&[public]), variable(&[private])) {
+        _ if named.is_some() => {}
+        (Some(access_key), Some(secret_key)) => {
+            let session_token = variable(&["AWS_SESSION_TOKEN"]).map(Zeroizing::new);
+            return Ok(CredentialSource::Given(Keys { access_key, secret_key: secret_key.into(), session_token }));
+        }
+        (None, None) => {}
+        (given, _) => return Ok(half([public, private], given.is_some())),
     }
     if named.is_none()
         && let (Some(role), Some(file)) = (variable(&["AWS_ROLE_ARN"]), variable(&["AWS_WEB_IDENTITY_TOKEN_FILE"]))
@@ -88,6 +99,14 @@ fn credentials(
     }
     let endpoint = variable(&["AWS_EC2_METADATA_SERVICE_ENDPOINT"]).unwrap_or_else(|| METADATA_SERVICE.into());
     Ok(CredentialSource::Instance { endpoint })
+}
+
+/// A pair of keys of which one is missing.
+const fn half([public, private]: [&'static str; 2], is_public: bool) -> CredentialSource {
+    match is_public {
+        true => CredentialSource::Half { set: public, missing: private },
+        false => CredentialSource::Half { set: private, missing: public },
+    }
 }
 
 pub(super) const fn style_name(style: Style) -> &'static str {
@@ -143,6 +162,12 @@ mod tests {
         let found = resolve(&[], &[], &env).unwrap();
         assert_eq!(secret(&found), "aus der Umgebung");
         assert!(!format!("{found:?}").contains("Umgebung"));
+        // Half a pair is a mistake, and nobody else's keys.
+        std::fs::write(&config, "[s3]\naccess-key = 'A'\n").unwrap();
+        let half = CredentialSource::Half { set: "s3-access-key", missing: "s3-secret-key" };
+        assert_eq!(resolve(&[named], &[], &env).unwrap().s3.credentials, half);
+        let half = CredentialSource::Half { set: "AWS_SECRET_ACCESS_KEY", missing: "AWS_ACCESS_KEY_ID" };
+        assert_eq!(resolve(&[], &[], &env[1..]).unwrap().s3.credentials, half);
         let usual = dir.path().join("credentials");
         std::fs::write(&usual, "").unwrap();
         let env = [("AWS_SHARED_CREDENTIALS_FILE", usual.to_str().unwrap()), ("AWS_PROFILE", "q")];

@@ -5,6 +5,7 @@ use crate::control::{Settings, SettingsError, key_file};
 use crate::format::slot::Argon2Costs;
 use crate::ops::OpsError;
 use crate::ops::repair::header::{self, Kept};
+use crate::repo::header::without_header;
 use crate::repo::open::Settings as OpenSettings;
 use crate::repo::{RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
@@ -160,7 +161,7 @@ pub fn probe(settings: &Settings) -> Result<(), SetupError> {
     let target = target(settings)?;
     match target.get(&crate::format::layout::header()) {
         Ok(_) => Ok(()),
-        Err(target::TargetError::NotFound { .. }) => Err(RepoError::NoRepository { target: target.describe() }.into()),
+        Err(target::TargetError::NotFound { .. }) => Err(without_header(&*target).into()),
         Err(error) => Err(RepoError::from(error).into()),
     }
 }
@@ -215,7 +216,9 @@ fn is_wrong(error: &KeyError) -> bool {
 /// A missing repository is more worth telling than a missing key.
 fn without_secret(settings: &Settings, missing: SetupError) -> SetupError {
     match probe(settings) {
-        Err(error @ SetupError::Repo(RepoError::NoRepository { .. })) => error,
+        Err(SetupError::Repo(
+            error @ (RepoError::NoRepository { .. } | RepoError::NoHeader { .. } | RepoError::HalfMade { .. }),
+        )) => error.into(),
         _ => missing,
     }
 }

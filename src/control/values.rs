@@ -88,6 +88,7 @@ fn check(given: &Given) -> Result<(), SettingsError> {
         Key::RestoreToSources => sources_file::parse_restore(text).map(drop),
         Key::UploadLimit | Key::DownloadLimit => parse_rate(text).map(drop),
         Key::S3Style => parse_style(text).map(drop),
+        Key::S3Encryption => parse_encryption(text).map(drop),
         Key::S3Concurrency => parse_concurrency(text).map(drop),
         Key::S3ConnectTimeout | Key::S3Timeout => parse_timeout(text).map(drop),
         Key::S3Endpoint
@@ -95,11 +96,20 @@ fn check(given: &Given) -> Result<(), SettingsError> {
         | Key::S3AccessKey
         | Key::S3SecretKey
         | Key::S3Profile
-        | Key::S3StorageClass => parse_text(text).map(drop),
+        | Key::S3StorageClass
+        | Key::S3KmsKey => parse_text(text).map(drop),
         key if key.is_path() && text.is_empty() => Err("the path is empty".into()),
         _ => Ok(()),
     };
     checked.map_err(|problem| SettingsError::Value { given: Box::new(given.clone()), problem })
+}
+
+/// What servers know is left to them; what none can know is a typing error.
+pub(super) fn parse_encryption(text: &str) -> Result<String, String> {
+    match text {
+        "AES256" | "aws:kms" | "aws:kms:dsse" => Ok(text.to_owned()),
+        _ => Err("write AES256, aws:kms or aws:kms:dsse".to_owned()),
+    }
 }
 
 pub(super) fn parse_target(text: &str) -> Result<TargetSpec, String> {

@@ -79,7 +79,10 @@ pub fn failure_of(error: &RepoError) -> Failure {
     match error {
         RepoError::Target(error) if matches!(**error, TargetError::Occupied { .. }) => Failure::Refused,
         RepoError::Target(_) => Failure::Target,
-        RepoError::Damaged { .. } | RepoError::Format { .. } | RepoError::Seal { .. } => Failure::Damage,
+        RepoError::Damaged { .. } | RepoError::Format { .. } | RepoError::Seal { .. } | RepoError::NoHeader { .. } => {
+            Failure::Damage
+        }
+        RepoError::Key(error) if error.is_damage() => Failure::Damage,
         RepoError::Catalog(_) | RepoError::Withdrawn { .. } | RepoError::Stopped => Failure::Other,
         _ => Failure::Refused,
     }

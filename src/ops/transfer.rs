@@ -31,6 +31,9 @@ pub struct Export {
     pub base: Option<String>,
     pub image: ExportedImage,
     pub attributes: ExportedAttributes,
+    /// What making it cost. Exports of before have none.
+    #[serde(default)]
+    pub stats: Stats,
 }
 
 /// An exported image.
@@ -90,6 +93,7 @@ pub fn export(repo: &Repository, version: &Version) -> Export {
             mtime_seconds: file.mtime.seconds,
             mtime_nanos: file.mtime.nanos,
         },
+        stats: record.stats,
     }
 }
 
@@ -123,8 +127,9 @@ pub fn import(repo: &Repository, text: &str, file: &str, monitor: &dyn Monitor) 
     let base = export.base.and_then(|base| base.parse().ok()).filter(|base| repo.version(*base).is_ok());
     // One from the future was made by a clock that was wrong; its moment is now.
     let created = Some(created).filter(|created| *created <= now);
-    let publication = Publication { base: base.unwrap_or(Uid::NIL), created, ..Publication::new(attributes) };
-    let settled = Settled { image, changes: 0, stats: Stats::default() };
+    let (base, stats) = (base.unwrap_or(Uid::NIL), export.stats);
+    let publication = Publication { base, created, duration_ms: stats.duration_ms, ..Publication::new(attributes) };
+    let settled = Settled { image, changes: 0, stats };
     Ok(publish_version(repo, &settled, publication)?)
 }
 

@@ -51,6 +51,28 @@ pub enum RepoError {
         /// The target.
         target: String,
     },
+    /// There are objects of a repository, but not the header that makes it one.
+    #[error(
+        "the header of the backyfs repository at {target} is missing, and {object} is there: `backyfs repair` on a host that has used it \
+         puts the header back"
+    )]
+    NoHeader {
+        /// The target.
+        target: String,
+        /// One of the objects.
+        object: String,
+    },
+    /// There are keys, and nothing else.
+    #[error(
+        "{target} holds keys without a repository ({object}): another `backyfs init` is at work, or one was interrupted; if none is at \
+         work and nothing else was ever there, delete everything below keys/ and run it again"
+    )]
+    HalfMade {
+        /// The target.
+        target: String,
+        /// One of the keys.
+        object: String,
+    },
     /// A repository exists already.
     #[error("{target} already holds a backyfs repository: nothing was changed")]
     AlreadyExists {

@@ -19,6 +19,7 @@ pub mod examine;
 pub mod fetch;
 mod fragments;
 mod gather;
+pub mod header;
 mod host;
 pub mod keep;
 pub mod learn;

@@ -58,22 +58,8 @@ impl Repository {
                 return Err(RepoError::Stopped);
             }
             seen.checked += 1;
-            let problem = match self.core.target.get(key).inspect(|bytes| read_bytes = bytes.len() as u64) {
-                Ok(bytes) => {
-                    let mut problem = self.look_at(object, &bytes, &mut seen.described).err();
-                    // What is changed on its way only, is whole: a repair would set it aside, and a key slot with it.
-                    let mut left = REREADS;
-                    while problem.is_some() && left > 0 {
-                        match self.core.target.get(key) {
-                            Ok(again) => problem = self.look_at(object, &again, &mut seen.described).err(),
-                            Err(TargetError::NotFound { .. }) => break,
-                            // Nothing is known of it, and nothing may be done to it.
-                            Err(error) => return Err(error.into()),
-                        }
-                        left -= 1;
-                    }
-                    problem
-                }
+            let problem = match self.look_at_again(key, object, &mut seen.described, &mut read_bytes) {
+                Ok(problem) => problem,
                 // Deleted since the list was read.
                 Err(TargetError::NotFound { .. }) if !self.is_still_expected(object)? => None,
                 Err(TargetError::NotFound { .. }) => Some("it is missing".to_owned()),
@@ -98,15 +84,27 @@ impl Repository {
     /// # Errors
     /// When it is not there, or the target cannot be reached.
     pub fn problem_of(&self, key: &ObjectKey, object: Object) -> Result<Option<String>, RepoError> {
-        let mut problem = None;
-        // What is changed on its way only, is whole.
+        Ok(self.look_at_again(key, object, &mut BTreeMap::new(), &mut 0)?)
+    }
+
+    /// Reads an object and says what is wrong with it. What comes wrong may come right the next time: a repair sets aside what is damaged,
+    /// a key slot too. Counts the bytes that were read.
+    fn look_at_again(
+        &self,
+        key: &ObjectKey,
+        object: Object,
+        described: &mut BTreeMap<PackId, u32>,
+        read_bytes: &mut u64,
+    ) -> Result<Option<String>, TargetError> {
+        let mut looked = Ok(None);
         for _ in 0..=REREADS {
-            problem = self.look_at(object, &self.core.target.get(key)?, &mut BTreeMap::new()).err();
-            if problem.is_none() {
+            let read = self.core.target.get(key).inspect(|bytes| *read_bytes += bytes.len() as u64);
+            looked = read.map(|bytes| self.look_at(object, &bytes, described).err());
+            if !matches!(looked, Ok(Some(_)) | Err(TargetError::Garbled { .. })) {
                 break;
             }
         }
-        Ok(problem)
+        looked
     }
 
     /// Objects that must be there for what this host knows. Fragments are not among them: what they say is looked for instead.

@@ -7,6 +7,7 @@ use crate::repo::cache::BlockCache;
 use crate::repo::claims::DraftClaims;
 use crate::repo::disk_cache::{CacheSettings, DiskCache};
 use crate::repo::fetch::ReadAhead;
+use crate::repo::header::without_header;
 use crate::repo::host;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
@@ -55,11 +56,12 @@ fn renamed(state_dir: &Path, identity: &host::Identity) -> String {
 }
 
 impl Repository {
-    /// Makes a new repository at an empty target. The header is written last, by an operation that fails if one exists: two
-    /// `init` at once leave one repository.
+    /// Makes a new repository at an empty target. The key ring is written first and the header last, both by an operation that fails
+    /// if they exist: of two `init` at once one goes on, and a ring that opens what is stored is never replaced.
     ///
     /// # Errors
-    /// [`RepoError::AlreadyExists`], [`RepoError::Foreign`], or when the target fails. Then nothing of it is a repository.
+    /// [`RepoError::AlreadyExists`], [`RepoError::NoHeader`] and [`RepoError::HalfMade`] when there is something already, or when the
+    /// target fails. Then nothing of it is a repository.
     pub fn create(
         target: &dyn Target,
         secrets: &[Secret],
@@ -72,8 +74,15 @@ impl Repository {
         }
         let made = keys::create(settings, secrets, clock)?;
         target.prepare()?;
+        match without_header(target) {
+            RepoError::NoRepository { .. } => {}
+            error => return Err(error),
+        }
         for (key, bytes) in &made.keys {
-            target.put(key, &[bytes])?;
+            if target.put_new(key, &[bytes])? == Put::Exists {
+                let half = || RepoError::HalfMade { target: target.describe(), object: key.to_string() };
+                return Err(if target.get(&layout::header()).is_ok() { exists() } else { half() });
+            }
         }
         let (key, header) = &made.header;
         match target.put_new(key, &[header])? {

@@ -7,6 +7,7 @@
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::repository::UncheckedHeader;
 use crate::format::slot::{Slot, SlotKind};
+use crate::repo::header::without_header;
 use crate::repo::{RepoError, keep};
 use crate::seal::{KeyError, Sealer, Secret, keys};
 use crate::target::{Target, TargetError};
@@ -37,7 +38,7 @@ impl Locks {
     fn read(target: &dyn Target, get: impl Fn(&ObjectKey) -> Result<Vec<u8>, TargetError>) -> Result<Self, RepoError> {
         let (mut slots, mut rings) = (Vec::new(), Vec::new());
         let header = get(&layout::header()).map_err(|error| match error {
-            TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
+            TargetError::NotFound { .. } => without_header(target),
             error => error.into(),
         })?;
         for info in target.list(layout::KEYS)? {

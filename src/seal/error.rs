@@ -71,12 +71,16 @@ pub enum KeyError {
     #[error(transparent)]
     Header(#[from] FormatError),
     /// No slot opens with this secret.
-    #[error("wrong {secret}: it does not open this repository (tried {tried} of its key slots)")]
+    #[error(
+        "wrong {secret}: it does not open this repository (tried {tried} of its key slots{})", damaged_slots(*.damaged)
+    )]
     WrongSecret {
         /// `key file` or `passphrase`.
         secret: &'static str,
         /// How many slots were tried.
         tried: usize,
+        /// How many slots could not be read: its own may be one of them.
+        damaged: usize,
     },
     /// The repository has no readable slot of the right kind.
     #[error("no {secret} opens this repository: it has no key slot for one{}", damaged_note(*.damaged))]
@@ -135,6 +139,25 @@ pub enum KeyError {
     /// The settings of a new repository cannot be used.
     #[error("a repository cannot be made so: {0}")]
     Settings(FormatError),
+}
+
+impl KeyError {
+    /// Whether what every opening needs is damaged or missing, as against a secret that is wrong.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Header(error) => !matches!(error, FormatError::Newer { .. }),
+            Self::HeaderMac { .. } | Self::NoRing { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+fn damaged_slots(damaged: usize) -> String {
+    if damaged == 0 {
+        String::new()
+    } else {
+        format!("; {damaged} more could not be read, its own perhaps: use another secret")
+    }
 }
 
 fn damaged_note(damaged: usize) -> String {

@@ -69,13 +69,13 @@ pub fn create(settings: &Settings, secrets: &[Secret], clock: &Arc<dyn Clock>) -
     let keyring = Keyring::new(header, root, std::slice::from_ref(&ring))?;
     let sealer = Sealer::new(keyring, clock.clone());
 
-    let mut keys = Vec::new();
+    // First what two that are made at once would both call the same.
+    let mut keys = vec![(layout::ring(KeyVersion::FIRST), ring)];
     for secret in secrets {
         keys.push(new_slot(&sealer, secret, settings.argon2)?);
     }
     let (recovery, slot) = new_recovery_slot(&sealer)?;
     keys.push(slot);
-    keys.push((layout::ring(KeyVersion::FIRST), ring));
     Ok(Created { keys, header: (layout::header(), header_bytes), recovery, sealer })
 }
 
@@ -151,7 +151,7 @@ fn open_slots(repo: RepoId, slots: &[Vec<u8>], secret: &Secret) -> Result<Key, K
     match (newer, tried) {
         (Some(newer), _) => Err(KeyError::Slot(newer)),
         (None, 0) => Err(KeyError::NoSlot { secret: secret.word(), damaged }),
-        (None, _) => Err(KeyError::WrongSecret { secret: secret.word(), tried }),
+        (None, _) => Err(KeyError::WrongSecret { secret: secret.word(), tried, damaged }),
     }
 }
 

@@ -149,7 +149,7 @@ fn every_secret_opens_and_others_do_not() {
     }
     let wrong = |secret, tried| {
         let error = unlock(&created, &secret).unwrap_err();
-        assert_eq!(error, KeyError::WrongSecret { secret: secret.word(), tried });
+        assert_eq!(error, KeyError::WrongSecret { secret: secret.word(), tried, damaged: 0 });
         assert!(error.to_string().starts_with(&format!("wrong {}", secret.word())), "{error}");
     };
     wrong(Secret::key_file([9; 32]), 1);

@@ -58,7 +58,7 @@ pub struct Broken {
 }
 
 /// What making a version cost. Bytes of image data unless said otherwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stats {
     /// Bytes received from the writer or read from the source.
     pub written_bytes: u64,

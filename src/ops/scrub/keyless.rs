@@ -7,6 +7,7 @@ use crate::ops::scrub::report::BadPack;
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::RepoError;
 use crate::repo::examine::{PackState, hash_pack};
+use crate::repo::header::without_header;
 use crate::target::{Target, TargetError};
 use crate::words::monitor::Monitor;
 use crossbeam_channel::bounded;
@@ -49,10 +50,15 @@ pub fn scrub(
     monitor: &dyn Monitor,
     interrupt: &Interrupt,
 ) -> Result<(KeylessReport, bool), OpsError> {
-    target.get(&layout::header()).map_err(|error| match error {
-        TargetError::NotFound { .. } => RepoError::NoRepository { target: target.describe() },
-        error => error.into(),
-    })?;
+    match target.get(&layout::header()) {
+        Ok(_) => {}
+        Err(TargetError::NotFound { .. }) => match without_header(target) {
+            // Packs can be compared with their own names without it.
+            RepoError::NoHeader { .. } => monitor.warn("the header of the repository is missing: see `backyfs repair`"),
+            error => return Err(error.into()),
+        },
+        Err(error) => return Err(RepoError::from(error).into()),
+    }
     let listed = target.list(layout::PACKS).map_err(RepoError::from)?;
     let mut packs: Vec<_> = listed
         .into_iter()

@@ -38,6 +38,12 @@ impl Address {
                 return Err(wrong.into());
             }
         }
+        if let Some(endpoint) = &settings.endpoint
+            && endpoint.trim_end_matches('/').ends_with(&format!("/{}", place.bucket))
+            && endpoint.parse().is_ok_and(|url: Url| url.path() != "/")
+        {
+            return Err(format!("the endpoint ends with the bucket, {}: leave that out there", place.bucket));
+        }
         let name = settings.region.trim();
         let region = match &settings.endpoint {
             Some(endpoint) => {

@@ -6,6 +6,7 @@
 //! acknowledgements by 40 ms on a connection where questions and answers take turns. Every small request then takes 44 ms instead
 //! of 3. `TCP_QUICKACK` ends that; the kernel forgets it with every write, so it is set whenever a reader has nothing more to read.
 
+use crate::target::s3::certificates::Verifier;
 use crate::target::s3::settings::Settings;
 use http::{HeaderValue, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -13,12 +14,9 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use std::error::Error;
 use std::io::{self, IoSlice};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,35 +45,16 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
+        let tls = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_root_certificates(trusted(settings.ca_file.as_deref())?)
+            .dangerous()
+            .with_custom_certificate_verifier(Verifier::new(settings.ca_file.as_deref(), &provider)?)
             .with_no_client_auth();
         let plain = Plain { tcp, proxies };
         let secured =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(plain);
         Ok(Self { secured, patience: settings.connect_timeout })
-    }
-}
-
-/// The system's certificates, and those of a file.
-fn trusted(file: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    // What cannot be used of the system's is none of our business, unless nothing is left.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let Some(path) = file else { return Ok(roots) };
-    let failed = |problem: String| format!("{}: {problem}", path.display());
-    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let mut found = 0;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| failed("this is no certificate in PEM format".into()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-        found += 1;
-    }
-    match found {
-        0 => Err(failed("there is no certificate in it".into())),
-        _ => Ok(roots),
     }
 }
 

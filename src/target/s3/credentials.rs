@@ -81,6 +81,13 @@ pub enum CredentialSource {
     None,
     /// In the configuration or in the environment of this process.
     Given(Keys),
+    /// One half of a pair only: other keys than those that are meant must not take their place.
+    Half {
+        /// The name of what is there.
+        set: &'static str,
+        /// The name of what is not.
+        missing: &'static str,
+    },
     /// In files as the tools of AWS have them. They are read again when the keys in them are not accepted any more, so that whoever
     /// renews temporary keys only has to write the file.
     File {
@@ -138,6 +145,7 @@ impl CredentialSource {
         match self {
             Self::None => Err(NO_KEYS.into()),
             Self::Given(keys) => Ok(keys.clone().into()),
+            Self::Half { set, missing } => Err(format!("{set} is set and {missing} is not: both are needed")),
             Self::File { path, config, profile } => match Profile::read(path, config.as_deref(), profile)? {
                 Profile::Keys(keys) => Ok(keys.into()),
                 Profile::Process(command) => process::issue(&command),

@@ -16,6 +16,7 @@
 
 mod address;
 mod answer;
+mod certificates;
 mod claim;
 mod connect;
 mod container;
@@ -65,6 +66,8 @@ pub struct S3Target {
     transport: Transport,
     keys: Holder,
     storage_class: Option<HeaderValue>,
+    /// What every PUT says.
+    always: HeaderMap,
     /// Whether the marker or a header was seen.
     prepared: AtomicBool,
     conditions: Mutex<Option<Conditions>>,
@@ -119,6 +122,7 @@ impl S3Target {
             transport: Transport::new(settings, limits, requests).map_err(setup)?,
             keys: Holder::new(settings.credentials.clone()).map_err(setup)?,
             storage_class: class.map_err(|_| setup("the storage class has characters that it cannot have".into()))?,
+            always: encryption(settings).map_err(setup)?,
             place: place.clone(),
             prepared: AtomicBool::new(false),
             conditions: Mutex::new(None),
@@ -190,6 +194,7 @@ impl S3Target {
 
     fn put_once(&self, key: &str, parts: &[&[u8]], headers: HeaderMap, summed: bool) -> Result<(), Trouble> {
         let mut extra = Extra { headers, body: parts, summed, sum: sum_in_name(key), ..Extra::default() };
+        extra.headers.extend(self.always.clone());
         let len: usize = parts.iter().map(|part| part.len()).sum();
         extra.headers.insert(header::CONTENT_LENGTH, len.into());
         extra.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -206,7 +211,13 @@ impl S3Target {
 
     fn get_raw(&self, key: &str) -> Result<Vec<u8>, Trouble> {
         let extra = Extra { is_object: true, ..Extra::default() };
-        let answer = self.exchange(Request::Get, &Method::GET, &self.address.object(key), extra)?;
+        let answer = match self.exchange(Request::Get, &Method::GET, &self.address.object(key), extra) {
+            // To whom a policy lets list a prefix only, radosgw does not say of an object below it that it is not there.
+            Err(Trouble::Denied(_)) if self.objects(key, "").is_ok_and(|found| found.is_empty()) => {
+                Err(Trouble::Absent)
+            }
+            answer => answer,
+        }?;
         match answer.headers.contains_key(header::ETAG) {
             true => Ok(answer.body),
             false => Err(Trouble::Garbled("an object without an ETag: no S3 server answers so".into())),
@@ -280,6 +291,22 @@ impl S3Target {
         let target = self.place.to_string();
         move |trouble| trouble.named(target, action, key)
     }
+}
+
+/// The headers that tell the server what to encrypt with.
+fn encryption(settings: &Settings) -> Result<HeaderMap, String> {
+    let said = [
+        ("x-amz-server-side-encryption", &settings.encryption),
+        ("x-amz-server-side-encryption-aws-kms-key-id", &settings.kms_key),
+    ];
+    let mut headers = HeaderMap::new();
+    for (name, value) in said {
+        if let Some(value) = value {
+            let value = HeaderValue::from_str(value).map_err(|_| format!("{value:?} cannot be sent in {name}"))?;
+            headers.insert(name, value);
+        }
+    }
+    Ok(headers)
 }
 
 fn if_absent() -> HeaderMap {

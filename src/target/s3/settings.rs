@@ -49,6 +49,10 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
     /// Where objects are kept; the server's choice when there is none.
     pub storage_class: Option<String>,
+    /// What the server encrypts objects with, beside our own encryption; the bucket's choice when there is none.
+    pub encryption: Option<String>,
+    /// With which key, where that takes one.
+    pub kms_key: Option<String>,
     /// Requests at a time.
     pub concurrency: usize,
     /// How long connecting may take.
@@ -73,6 +77,8 @@ impl Default for Settings {
             credentials: CredentialSource::None,
             ca_file: None,
             storage_class: None,
+            encryption: None,
+            kms_key: None,
             concurrency: Self::CONCURRENCY_DEFAULT,
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_secs(60),

@@ -1,0 +1,83 @@
+//! The header is what makes a target a repository. Without it there may be nothing, or something that must not be lost.
+
+use crate::format::layout;
+use crate::repo::RepoError;
+use crate::target::Target;
+
+/// Says what a target is that has no header: no repository, one that lost its header, or one that is not made yet.
+pub fn without_header(target: &dyn Target) -> RepoError {
+    let name = target.describe();
+    let first = |prefix| target.list(prefix).map(|found| found.first().map(|info| info.key.to_string()));
+    for prefix in [layout::VERSIONS, layout::INDEX, layout::DRAFTS, layout::PACKS] {
+        match first(prefix) {
+            Ok(None) => {}
+            Ok(Some(object)) => return RepoError::NoHeader { target: name, object },
+            Err(error) => return error.into(),
+        }
+    }
+    match first(layout::KEYS) {
+        Ok(None) => RepoError::NoRepository { target: name },
+        Ok(Some(object)) => RepoError::HalfMade { target: name, object },
+        Err(error) => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::Repository;
+    use crate::repo::testing::{open, secret, small};
+    use crate::target::memory::MemoryTarget;
+    use crate::words::clock::{Clock, SystemClock};
+    use crate::words::ids::PackId;
+    use std::sync::{Arc, Barrier};
+
+    fn create(target: &MemoryTarget) -> Result<(), RepoError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Repository::create(target, &[secret()], &small(), &clock).map(drop)
+    }
+
+    #[test]
+    fn nothing_that_may_be_needed_is_replaced() {
+        let target = MemoryTarget::default();
+        create(&target).unwrap();
+        let whole = target.save();
+        assert!(matches!(create(&target), Err(RepoError::AlreadyExists { .. })));
+        target.delete(&layout::header()).unwrap();
+        let (keys, pack) = (target.save(), layout::pack(PackId::from_bytes([7; 32])));
+        assert!(matches!(create(&target), Err(RepoError::HalfMade { .. })));
+        assert!(target.save() == keys);
+        target.put(&pack, &[b"something"]).unwrap();
+        let refused = create(&target).unwrap_err().to_string();
+        assert!(refused.contains("backyfs repair") && refused.contains(pack.as_str()), "{refused}");
+        let dir = tempfile::tempdir().unwrap();
+        let target = Arc::new(target);
+        let opened = open(Arc::clone(&target) as _, dir.path(), Arc::default());
+        assert!(matches!(opened.err(), Some(RepoError::NoHeader { .. })));
+        target.put_back(whole);
+        open(target, dir.path(), Arc::default()).unwrap();
+    }
+
+    #[test]
+    fn two_that_are_made_at_once_are_one_or_none() {
+        let mut made = 0;
+        for _ in 0..60 {
+            let (target, start) = (Arc::new(MemoryTarget::default()), Barrier::new(3));
+            let results = std::thread::scope(|scope| {
+                let make = || {
+                    start.wait();
+                    create(&target)
+                };
+                [scope.spawn(make), scope.spawn(make), scope.spawn(make)].map(|thread| thread.join().unwrap())
+            });
+            let good = results.iter().filter(|result| result.is_ok()).count();
+            assert!(good <= 1, "{results:?}");
+            made += good;
+            if good == 1 {
+                let dir = tempfile::tempdir().unwrap();
+                open(target, dir.path(), Arc::default()).unwrap();
+            }
+        }
+        assert!(made > 0);
+    }
+}
