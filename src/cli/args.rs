@@ -450,10 +450,10 @@ pub struct Scrub {
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u8).range(1..=100))]
     pub percent: Option<u8>,
     /// Compare the version with a source, as `backup` takes it, byte by byte
-    #[arg(long, value_name = "SRC", conflicts_with_all = ["percent", "all", "restart", "packs"])]
+    #[arg(long, value_name = "SRC")]
     pub source: Option<String>,
     /// Only compare packs with their names: needs no key, and works on any host
-    #[arg(long, conflicts_with_all = ["what", "percent", "all", "restart"])]
+    #[arg(long)]
     pub packs: bool,
     /// With --packs: only those after this one
     #[arg(long, value_name = "PACK", requires = "packs")]

@@ -563,7 +563,12 @@ fn scrub_names_damage_marks_it_and_sees_it_healed() {
     assert_eq!(output.status.code(), Some(20));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "differs: 512 bytes at offset 5242880\n");
     world.fails(&["scrub", "--rate", "0"], 1, "--rate");
-    world.fails(&["scrub", "--packs", "vm"], 1, "without a key");
+    for given in [&["vm"][..], &["--all"], &["--restart"], &["--percent", "16"], &["--source", "disk"]] {
+        world.fails(&[&["scrub", "--packs"], given].concat(), 1, "without a key");
+    }
+    for given in [&["--all"][..], &["--restart"], &["--percent", "16"]] {
+        world.fails(&[&["scrub", "vm", "--source", "disk"], given].concat(), 1, "compares a whole version");
+    }
 }
 
 #[test]
