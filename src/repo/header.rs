@@ -6,20 +6,23 @@ use crate::target::Target;
 
 /// Says what a target is that has no header: no repository, one that lost its header, or one that is not made yet.
 pub fn without_header(target: &dyn Target) -> RepoError {
-    let name = target.describe();
+    // A directory without any of ours, as that of a disk which is not mounted, cannot be listed.
+    let found = left(target).unwrap_or(None);
+    found.unwrap_or_else(|| RepoError::NoRepository { target: target.describe() })
+}
+
+/// What is wrong when there is no header but something else; `None` when there is nothing.
+///
+/// # Errors
+/// When the target cannot be listed.
+pub fn left(target: &dyn Target) -> Result<Option<RepoError>, RepoError> {
     let first = |prefix| target.list(prefix).map(|found| found.first().map(|info| info.key.to_string()));
     for prefix in [layout::VERSIONS, layout::INDEX, layout::DRAFTS, layout::PACKS] {
-        match first(prefix) {
-            Ok(None) => {}
-            Ok(Some(object)) => return RepoError::NoHeader { target: name, object },
-            Err(error) => return error.into(),
+        if let Some(object) = first(prefix)? {
+            return Ok(Some(RepoError::NoHeader { target: target.describe(), object }));
         }
     }
-    match first(layout::KEYS) {
-        Ok(None) => RepoError::NoRepository { target: name },
-        Ok(Some(object)) => RepoError::HalfMade { target: name, object },
-        Err(error) => error.into(),
-    }
+    Ok(first(layout::KEYS)?.map(|object| RepoError::HalfMade { target: target.describe(), object }))
 }
 
 #[cfg(test)]

@@ -7,13 +7,12 @@ use crate::repo::cache::BlockCache;
 use crate::repo::claims::DraftClaims;
 use crate::repo::disk_cache::{CacheSettings, DiskCache};
 use crate::repo::fetch::ReadAhead;
-use crate::repo::header::without_header;
-use crate::repo::host;
 use crate::repo::packer::{Packer, PackerParts};
 use crate::repo::pipeline::Pipeline;
 use crate::repo::read::Loads;
 use crate::repo::unlock::unlock;
 use crate::repo::{Core, MemoryPlan, RepoError, Repository};
+use crate::repo::{header, host};
 use crate::seal::recovery::RecoveryKey;
 use crate::seal::{Secret, keys};
 use crate::target::{Put, Target};
@@ -74,9 +73,8 @@ impl Repository {
         }
         let made = keys::create(settings, secrets, clock)?;
         target.prepare()?;
-        match without_header(target) {
-            RepoError::NoRepository { .. } => {}
-            error => return Err(error),
+        if let Some(error) = header::left(target)? {
+            return Err(error);
         }
         for (key, bytes) in &made.keys {
             if target.put_new(key, &[bytes])? == Put::Exists {

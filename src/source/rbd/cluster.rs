@@ -21,6 +21,11 @@ const NO_CACHE: (&str, &str) = ("rbd_cache", "false");
 /// A socket that another process has already, as one without `$pid` in its name is, ends the process when the connection ends.
 const NO_SOCKET: (&str, &str) = ("admin_socket", "");
 
+/// librbd 16 tells whoever opens an image that it is open, and looks at the image's state once more afterwards, on the same thread; when
+/// the image was closed by then, the memory is somebody else's and the process ends. With one thread for what librbd does when
+/// answers come, closing goes on after that look and not beside it.
+const ONE_THREAD: (&str, &str) = ("librados_thread_count", "1");
+
 type Key = (Option<PathBuf>, Option<String>);
 
 static CLUSTERS: LazyLock<Mutex<HashMap<Key, Arc<Mutex<Slot>>>>> = LazyLock::new(Mutex::default);
@@ -76,6 +81,7 @@ impl Cluster {
         }
         cluster.set(NO_CACHE.0, NO_CACHE.1)?;
         cluster.set(NO_SOCKET.0, NO_SOCKET.1)?;
+        cluster.set(ONE_THREAD.0, ONE_THREAD.1)?;
         // SAFETY: as above.
         check(i64::from(unsafe { rados::rados_connect(cluster.0) }))?;
         Ok(cluster)
