@@ -563,11 +563,10 @@ fn scrub_names_damage_marks_it_and_sees_it_healed() {
     assert_eq!(output.status.code(), Some(20));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "differs: 512 bytes at offset 5242880\n");
     world.fails(&["scrub", "--rate", "0"], 1, "--rate");
-    for given in [&["vm"][..], &["--all"], &["--restart"], &["--percent", "16"], &["--source", "disk"]] {
-        world.fails(&[&["scrub", "--packs"], given].concat(), 1, "without a key");
-    }
-    for given in [&["--all"][..], &["--restart"], &["--percent", "16"]] {
-        world.fails(&[&["scrub", "vm", "--source", "disk"], given].concat(), 1, "compares a whole version");
+    world.fails(&["scrub", "--packs", "vm"], 1, "without a key");
+    for given in ["--all", "--restart", "--percent=16"] {
+        world.fails(&["scrub", "--packs", given], 1, "without a key");
+        world.fails(&["scrub", "vm", "--source=disk", given], 1, "compares a whole version");
     }
 }
 
