@@ -578,9 +578,9 @@ fn repair_puts_back_what_this_host_knows() {
     for file in [format!("repo/versions/{uid}"), format!("repo/ok/{uid}"), "repo/backyfs.repository".into()] {
         fs::remove_file(world.path(&file)).unwrap();
     }
-    world.fails(&["ls"], 1, "no backyfs repository");
+    world.fails(&["ls"], 20, "the header of the backyfs repository");
     assert_eq!(world.run(&["repair", "--dry-run"]).status.code(), Some(20));
-    world.fails(&["ls"], 1, "no backyfs repository");
+    world.fails(&["ls"], 20, "the header of the backyfs repository");
     let said = world.ok(&["repair"]);
     assert!(said.contains("backyfs.repository") && said.contains(&format!("versions/{uid}")), "{said}");
     world.ok(&["scrub"]);
