@@ -141,10 +141,19 @@ fn bad_sectors_are_named_and_the_rest_is_backed_up() {
     assert_eq!(shown(&uid)["valid"], "incomplete");
     assert!(!lab.run(&["show", "vm"]).status.success(), "it is no latest version");
 
-    // With consent it counts, and says what it lacks.
-    let done = lab.run(&["backup", &disk, "vm", "--skip-errors"]);
+    // With consent it counts, for its schedules too, and says what it lacks.
+    let is_due = || {
+        let done = lab.run(&["due", "--json", "--schedules", "daily"]);
+        let due: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        !due.as_array().unwrap().is_empty()
+    };
+    assert!(is_due());
+    let done = lab.run(&["backup", &disk, "vm", "--skip-errors", "--schedules", "daily"]);
     assert!(done.status.success(), "{done:?}");
+    assert!(!is_due());
     let latest = shown("vm");
+    assert_eq!(latest["tags"], serde_json::json!(["daily"]), "{latest}");
+    assert!(latest["expire"].is_string(), "{latest}");
     assert_eq!(latest["valid"], "invalid");
     assert!(latest["reason"].as_str().unwrap().contains("offset 4096000 (8192 bytes)"), "{latest}");
     assert!(lab.restored("vm") == expected);

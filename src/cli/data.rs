@@ -79,7 +79,7 @@ pub fn backup(context: &Context, args: &Backup) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     line(
-        "the version is incomplete: repeat with --skip-errors to have it count as a backup, or write `valid` to its file of that name",
+        "the version is incomplete: repeat with --skip-errors to have it count as a backup (for schedules, too), or write `valid` to its file of that name",
     );
     Ok(ExitCode::from(exit::SOURCE))
 }

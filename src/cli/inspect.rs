@@ -57,6 +57,11 @@ pub fn ls(context: &Context, args: &Ls) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `-` where nothing was stored.
+fn show_ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("1 : {ratio:.1}"))
+}
+
 /// Cuts milliseconds off.
 fn seconds(time: &str) -> String {
     time.split_once('.').map_or(time.to_owned(), |(seconds, _)| format!("{seconds}Z"))
@@ -176,18 +181,20 @@ pub fn du(context: &Context, args: &Du) -> anyhow::Result<()> {
         ("STORED", Align::Right),
         ("UNIQUE", Align::Right),
         ("FREED BY RM", Align::Right),
+        ("RATIO", Align::Right),
     ]);
     for row in usage.rows {
         let which = row.uid.unwrap_or_else(|| row.versions.to_string());
         let sizes = [row.logical_bytes, row.allocated_bytes, row.stored_bytes, row.unique_bytes, row.freed_bytes];
-        table.row([row.name, which].into_iter().chain(sizes.map(show_bytes)).collect());
+        let ratio = show_ratio(row.ratio);
+        table.row([row.name, which].into_iter().chain(sizes.map(show_bytes)).chain([ratio]).collect());
     }
     let totals = [usage.logical_bytes, usage.allocated_bytes, usage.unique_bytes, usage.packs_bytes].map(show_bytes);
     let [logical, allocated, unique, packs] = totals;
     output::print(&format!(
-        "{}all together {logical}, {allocated} of it not holes, {unique} when each block counts once, {packs} in packs: 1 : {:.1}\n",
+        "{}all together {logical}, {allocated} of it not holes, {unique} when each block counts once, {packs} in packs: {}\n",
         table.render(),
-        usage.ratio
+        show_ratio(usage.ratio)
     ))?;
     Ok(())
 }
@@ -278,7 +285,7 @@ fn stats_of_names(context: &Context, totals: Vec<TotalRow>) -> anyhow::Result<()
         cells.push(total.removed.to_string());
         let sizes = [total.logical_bytes, total.read_bytes, total.changed_bytes, total.new_bytes, total.stored_bytes];
         cells.extend(sizes.map(show_bytes));
-        cells.push(format!("1 : {:.1}", total.ratio));
+        cells.push(show_ratio(total.ratio));
         table.row(cells);
     }
     output::print(&table.render())?;

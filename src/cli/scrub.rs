@@ -23,10 +23,11 @@ use std::sync::Arc;
 /// # Errors
 /// When the repository cannot be opened, the target cannot be reached, or it was interrupted. Damage is no error, but a result.
 pub fn scrub(context: &Context, args: &Scrub) -> anyhow::Result<ExitCode> {
+    check(args)?;
     let rate = args.rate.as_deref().map(parse_rate).transpose()?;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     if args.packs {
-        return keyless(context, args, KeylessOptions { rate, threads, after: args.after.clone() });
+        return keyless(context, KeylessOptions { rate, threads, after: args.after.clone() });
     }
     let Open { repo, progress, settings } = context.open_for_scrub()?;
     scrub::learn(&repo)?;
@@ -54,6 +55,20 @@ pub fn scrub(context: &Context, args: &Scrub) -> anyhow::Result<ExitCode> {
     Ok(code(report.is_damage()))
 }
 
+/// Refuses what would be passed over in silence.
+fn check(args: &Scrub) -> Result<(), OpsError> {
+    let is_partial = args.percent.is_some() || args.all || args.restart;
+    if args.packs && (args.what.is_some() || args.source.is_some() || is_partial) {
+        let problem = "--packs reads all packs without a key, cannot tell versions apart and remembers nothing: leave the rest out                        (--after goes on from a pack)";
+        return Err(OpsError::refused(problem));
+    }
+    if args.source.is_some() && is_partial {
+        let problem = "--source compares a whole version each time: leave --percent, --all and --restart out";
+        return Err(OpsError::refused(problem));
+    }
+    Ok(())
+}
+
 fn code(is_damage: bool) -> ExitCode {
     ExitCode::from(if is_damage { exit::DAMAGE } else { 0 })
 }
@@ -77,11 +92,7 @@ fn select(repo: &Repository, spec: &str) -> Result<Selection, OpsError> {
     Ok(Selection::Versions(spec.to_owned(), uids))
 }
 
-fn keyless(context: &Context, args: &Scrub, options: KeylessOptions) -> anyhow::Result<ExitCode> {
-    if args.what.is_some() || args.percent.is_some() || args.source.is_some() {
-        let problem = "--packs reads packs without a key, so it cannot tell versions apart: leave the rest out";
-        return Err(OpsError::refused(problem).into());
-    }
+fn keyless(context: &Context, options: KeylessOptions) -> anyhow::Result<ExitCode> {
     context.log_to_stderr();
     crate::cli::setup::default_broken_pipe();
     let settings = context.settings(&[])?;

@@ -5,7 +5,7 @@ use crate::fs::trees::Trees;
 use crate::ops::OpsError;
 use crate::ops::due::list_due;
 use crate::ops::listing::Filter;
-use crate::ops::prune::{Action, Options, plan};
+use crate::ops::prune::{Options, plan};
 use crate::ops::retain::Policy;
 use crate::ops::sla::list_breaches;
 use crate::repo::Repository;
@@ -23,8 +23,7 @@ pub fn serve(trees: &Trees, repo: &Arc<Repository>, policy: &Arc<Policy>, protec
     let (of, by) = (Arc::clone(repo), Arc::clone(policy));
     let pruned = move || {
         let options = Options { filter: Filter::default(), keep: None, protect_younger };
-        let rows = plan(&of, &by, &options).map(|plan| plan.rows);
-        text(rows.map(|rows| rows.into_iter().filter(|row| row.action != Action::Keep).collect()))
+        text(plan(&of, &by, &options).map(|plan| plan.rows))
     };
     trees.set_status(StatusFile::Prune, Box::new(pruned));
 }

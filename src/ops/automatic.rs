@@ -6,10 +6,11 @@
 //! the next one, or the next command that asks what is due, finds the note.
 //!
 //! Labels are decided for the moment of publication, whenever that is done, and by the versions before it; so they are the same whoever
-//! decides. Tags and expiries that a person has set meanwhile stand.
+//! decides. What a person has said meanwhile stands: whoever sets or takes tags decides about tags and expiry, whoever sets an expiry
+//! about that alone. Otherwise an expiry would take the tags away, and with them the proof that the schedule was met.
 
 use crate::ops::listing::history;
-use crate::ops::retain::due::{self, Labels};
+use crate::ops::retain::due::{self, Labels, Moment};
 use crate::ops::retain::{Made, Policy};
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::AttributeChange;
@@ -59,19 +60,19 @@ fn key(uid: Uid) -> String {
     format!("{NOTES}{uid}")
 }
 
-/// What a version of a name is labelled with when it is made at a moment, after the versions that are there.
+/// What a version of a name is labelled with when it is made now, after the versions that are there.
 ///
 /// # Errors
 /// When the catalog fails.
-pub fn labels(repo: &Repository, policy: &Policy, name: &Name, at: Stamp) -> Result<Labels, RepoError> {
-    labels_before(repo, policy, name, at, |_| true)
+pub fn labels(repo: &Repository, policy: &Policy, name: &Name) -> Result<Labels, RepoError> {
+    labels_as_of(repo, policy, name, |versions| Moment::after(versions, repo.clock().now()), |_| true)
 }
 
-fn labels_before(
+fn labels_as_of(
     repo: &Repository,
     policy: &Policy,
     name: &Name,
-    at: Stamp,
+    moment: impl FnOnce(&[Made]) -> Moment,
     counts: impl Fn(&Made) -> bool,
 ) -> Result<Labels, RepoError> {
     let schedules = policy.schedules_of(name);
@@ -80,7 +81,7 @@ fn labels_before(
     }
     let mut versions = history(repo, name)?;
     versions.retain(counts);
-    Ok(due::labels(&schedules, &versions, at, &policy.zone))
+    Ok(due::labels(&schedules, &versions, moment(&versions), &policy.zone))
 }
 
 /// Notes durably that a version waits for its labels. Does nothing when its name has no schedules.
@@ -103,22 +104,26 @@ pub fn notes(repo: &Repository) -> Result<Vec<Note>, RepoError> {
     Ok(repo.catalog().metas(NOTES)?.iter().filter_map(|(key, bytes)| Note::decode(key, bytes)).collect())
 }
 
-/// Labels a version that has waited, and takes its note away. A version that was deleted, marked incomplete, or labelled by a person
-/// meanwhile is left as it is.
+/// Labels a version that has waited, and takes its note away. A version that was deleted, marked incomplete, or whose tags somebody
+/// changed meanwhile is left as it is; an expiry that somebody set stands beside the tags.
 ///
 /// # Errors
 /// When target or catalog fail. The note stays, and it can be repeated.
 pub fn label(repo: &Repository, policy: &Policy, note: Note) -> Result<Labels, RepoError> {
     let mut given = Labels::default();
+    let said = Said::of(repo, note.uid)?;
     if let Some(version) = repo.catalog().version_summary(note.uid)?
         && version.attributes.validity.is_complete()
-        && (note.begun || !is_labelled(repo, note.uid)?)
+        && (note.begun || !said.tags)
     {
-        let at = note.at.min(version.created);
+        // What is due is due by the clock, as `due` says it; the expiry counts from whichever is later.
+        let moment = Moment { now: note.at.min(version.created), created: note.at.max(version.created) };
         let before = |made: &Made| (made.created, made.uid) < (version.created, note.uid);
-        given = labels_before(repo, policy, &version.attributes.name, at, before)?;
+        given = labels_as_of(repo, policy, &version.attributes.name, |_| moment, before)?;
+        // One that this began to write is there already, and one that a person set stands.
+        given.expire = if said.expire { version.attributes.expire } else { given.expire };
         let tags = given.tags.iter().cloned().map(AttributeChange::AddTag);
-        let expire = given.expire.map(|at| AttributeChange::Expire(Some(at)));
+        let expire = given.expire.filter(|_| !said.expire).map(|at| AttributeChange::Expire(Some(at)));
         let changes: Vec<_> = tags.chain(expire).collect();
         if !changes.is_empty() {
             // Whoever finds this cut short goes on with it.
@@ -130,12 +135,24 @@ pub fn label(repo: &Repository, policy: &Policy, note: Note) -> Result<Labels, R
     Ok(given)
 }
 
-/// Whether anybody has said anything about tags or expiry.
-fn is_labelled(repo: &Repository, uid: Uid) -> Result<bool, RepoError> {
-    let speaks = |change: &AttributeChange| {
-        matches!(change, AttributeChange::AddTag(_) | AttributeChange::RemoveTag(_) | AttributeChange::Expire(_))
-    };
-    Ok(repo.catalog().entries(uid)?.iter().any(|entry| speaks(&entry.change)))
+/// What anybody has spoken of since a version was made.
+struct Said {
+    tags: bool,
+    expire: bool,
+}
+
+impl Said {
+    fn of(repo: &Repository, uid: Uid) -> Result<Self, RepoError> {
+        let mut said = Self { tags: false, expire: false };
+        for entry in repo.catalog().entries(uid)? {
+            match entry.change {
+                AttributeChange::AddTag(_) | AttributeChange::RemoveTag(_) => said.tags = true,
+                AttributeChange::Expire(_) => said.expire = true,
+                _ => {}
+            }
+        }
+        Ok(said)
+    }
 }
 
 /// Labels every version of this host that has waited long enough: what a daemon that is gone left behind.
@@ -220,9 +237,8 @@ mod tests {
         assert_eq!(label(&test.repo, &policy, mine).unwrap(), Labels::default());
         assert_eq!((tags(&test, failed), tags(&test, mine)), (vec![], vec!["golden".to_owned()]));
         // Neither stands for a daily backup.
-        let now = test.repo.clock().now();
-        assert_eq!(labels(&test.repo, &policy, &Name::new("vm1").unwrap(), now).unwrap().tags.len(), 2);
-        assert_eq!(labels(&test.repo, &policy, &Name::new("other").unwrap(), now).unwrap(), Labels::default());
+        assert_eq!(labels(&test.repo, &policy, &Name::new("vm1").unwrap()).unwrap().tags.len(), 2);
+        assert_eq!(labels(&test.repo, &policy, &Name::new("other").unwrap()).unwrap(), Labels::default());
         // One whose version is gone waits no longer; one left by a daemon that died is labelled by whoever comes next.
         let gone = publish(&test, "vm2");
         test.repo.remove_version(gone.uid).unwrap();
@@ -233,5 +249,52 @@ mod tests {
         }
         label_overdue(&test.repo, &policy).unwrap();
         assert_eq!((tags(&test, left).len(), notes(&test.repo).unwrap().len()), (2, 0));
+    }
+
+    #[test]
+    fn who_sets_an_expiry_takes_no_tags_away() {
+        let (test, policy) = (create(&small()), policy());
+        let expire_of = |note: Note| test.repo.version(note.uid).unwrap().attributes.expire;
+        let mine = test.repo.clock().now().plus_millis(30 * 86_400_000);
+        let mine = mine.plus_millis(-mine.millis().rem_euclid(1000));
+        for (name, said) in [("vm1", Some(mine)), ("vm2", None)] {
+            let version = publish(&test, name);
+            test.repo.change_attributes(version.uid, &[AttributeChange::Expire(said)]).unwrap();
+            label(&test.repo, &policy, version).unwrap();
+            assert_eq!((tags(&test, version).len(), expire_of(version)), (2, said), "{name}");
+            // Cut short after its first tag, and taken up again.
+            let second = publish(&test, &format!("{name}-cut"));
+            test.repo.change_attributes(second.uid, &[AttributeChange::Expire(said)]).unwrap();
+            test.repo.change_attributes(second.uid, &[AttributeChange::AddTag("daily".into())]).unwrap();
+            label(&test.repo, &policy, Note { begun: true, ..second }).unwrap();
+            assert_eq!((tags(&test, second).len(), expire_of(second)), (2, said), "{name}");
+            // The schedules are met.
+            assert_eq!(labels(&test.repo, &policy, &Name::new(name).unwrap()).unwrap(), Labels::default());
+        }
+    }
+
+    #[test]
+    fn an_expiry_counts_from_the_later_of_clock_and_date() {
+        const DAY_MS: i64 = 86_400_000;
+        let policy = policy();
+        // By how many days the date of the version before lies ahead of the clock, and how many days later than now the expiry may be.
+        for (ahead_days, from_days) in [(-3, 0), (0, 0), (2, 2), (5 * 365, 5 * 365)] {
+            let test = create(&small());
+            let now = test.repo.clock().now();
+            let earlier = now.plus_millis(ahead_days * DAY_MS);
+            let settled =
+                Settled { image: ImageRef::empty(test.repo.block_size()), changes: 0, stats: Stats::default() };
+            let publication =
+                Publication { created: Some(earlier), ..Publication::new(crate::repo::testing::attributes("vm1")) };
+            publish_version(&test.repo, &settled, publication).unwrap();
+            let command = labels(&test.repo, &policy, &Name::new("vm1").unwrap()).unwrap();
+            let second = publish(&test, "vm1");
+            let second = Note { at: test.repo.clock().now(), ..second };
+            let mount = label(&test.repo, &policy, second).unwrap();
+            for given in [command, mount] {
+                let days = (given.expire.unwrap().millis() - now.millis() + DAY_MS / 2).div_euclid(DAY_MS);
+                assert_eq!((given.tags.len(), days), (2, from_days + 6 * 7), "{ahead_days}");
+            }
+        }
     }
 }

@@ -267,7 +267,7 @@ fn labels(repo: &Repository, job: &Backup) -> Result<Labels, OpsError> {
         Automatic::Everything(policy) => (policy, true),
     };
     automatic::label_overdue(repo, policy)?;
-    let labels = automatic::labels(repo, policy, &job.name, repo.clock().now())?;
+    let labels = automatic::labels(repo, policy, &job.name)?;
     let expire = if expires { labels.expire } else { job.expire };
     Ok(Labels { tags: job.tags.union(&labels.tags).cloned().collect(), expire })
 }

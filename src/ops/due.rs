@@ -2,7 +2,7 @@
 
 use crate::ops::OpsError;
 use crate::ops::listing::{Filter, histories};
-use crate::ops::retain::due::{Due, Why, due, labels};
+use crate::ops::retain::due::{Due, Moment, Why, due, labels};
 use crate::ops::retain::interval::Lasting;
 use crate::ops::retain::{Made, Policy, Schedule};
 use crate::repo::Repository;
@@ -93,7 +93,7 @@ fn row(name: &Name, versions: &[Made], policy: &Policy, only: Option<&[String]>,
     let mut schedules: Vec<&Schedule> = policy.schedules_of(name);
     schedules.retain(|schedule| only.is_none_or(|only| only.contains(&schedule.name)));
     let found = due(&schedules, versions, now, &policy.zone);
-    let labels = labels(&schedules, versions, now, &policy.zone);
+    let labels = labels(&schedules, versions, Moment::after(versions, now), &policy.zone);
     (!found.is_empty()).then(|| DueRow {
         name: name.to_string(),
         tags: labels.tags.into_iter().collect(),

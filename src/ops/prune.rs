@@ -205,7 +205,9 @@ impl Plan {
     }
 }
 
-/// Deletes a version that still is what it was when that was decided; otherwise says why not.
+const CHANGED: &str = "it was changed meanwhile";
+
+/// Deletes a version that still is what it was when that was decided, whichever host has changed it; otherwise says why not.
 fn remove_as_planned(
     repo: &Repository,
     planned: &VersionSummary,
@@ -215,20 +217,69 @@ fn remove_as_planned(
         return Ok(Some("it was deleted meanwhile".to_owned()));
     };
     if now.attributes != planned.attributes {
-        return Ok(Some("it was changed meanwhile".to_owned()));
+        return Ok(Some(CHANGED.to_owned()));
     }
     match remove::plan(repo, planned.uid, &options.removal()) {
-        Ok(removal) => match removal.execute_because(repo, Why::Pruned) {
+        Ok(removal) => match removal.execute_as_planned(repo, Why::Pruned, &planned.attributes) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Some(CHANGED.to_owned())),
             Err(RepoError::InUse { .. }) => return Ok(Some(Refusal::BeingRead.to_string())),
             Err(RepoError::InUseElsewhere { host, .. }) => {
                 return Ok(Some(Refusal::OverlaidElsewhere { host }.to_string()));
             }
             Err(RepoError::Protected { .. }) => return Ok(Some(Refusal::Protected.to_string())),
-            done => done?,
+            Err(error) => return Err(error.into()),
         },
         Err(RemoveError::Refused { refusal: Refusal::Overlaid, uid }) => return Ok(Some(overlay_of(repo, uid))),
         Err(RemoveError::Refused { refusal, .. }) => return Ok(Some(refusal.to_string())),
         Err(RemoveError::Repo(error)) => return Err(error.into()),
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::hosts_tests::{host, noise, publish};
+    use crate::repo::testing::{create, small};
+    use crate::words::attribute::{AttributeChange, Validity};
+    use crate::words::monitor::Silent;
+
+    #[test]
+    fn what_another_host_said_since_the_plan_stands() {
+        let world = create(&small());
+        let (one, two) = (&world.repo, host(&world, "two"));
+        let past = one.clock().now().plus_millis(-1000);
+        let later = AttributeChange::Expire(Some(past.plus_millis(86_400_000)));
+        let changes = [
+            ("expiry", later),
+            ("never", AttributeChange::Expire(None)),
+            ("tag", AttributeChange::AddTag("golden".into())),
+            ("protection", AttributeChange::Protected(true)),
+            ("validity", AttributeChange::Validity(Validity::Incomplete("no".into()))),
+        ];
+        let mut uids = BTreeMap::new();
+        for name in changes.iter().map(|(name, _)| *name).chain(["untouched"]) {
+            let uid = publish(one, name, &noise(1, 5000)).unwrap().uid;
+            one.change_attributes(uid, &[AttributeChange::Expire(Some(past))]).unwrap();
+            uids.insert(name, uid);
+        }
+        two.refresh().unwrap();
+        let options = Options { filter: Filter::default(), keep: None, protect_younger: Duration::ZERO };
+        let planned = plan(one, &Policy::default(), &options).unwrap();
+        assert_eq!(planned.count(), uids.len(), "{:?}", planned.rows);
+        for (name, change) in &changes {
+            two.change_attributes(uids[name], std::slice::from_ref(change)).unwrap();
+        }
+        let rows = planned.execute(one, &options, &Silent, &Interrupt::never()).unwrap();
+        for row in &rows {
+            let (expected, reason) = match row.name.as_str() {
+                "untouched" => (Action::Delete, "expire is"),
+                "protection" => (Action::Spare, "it is protected"),
+                _ => (Action::Spare, CHANGED),
+            };
+            assert!(row.action == expected && row.reason.starts_with(reason), "{row}");
+            assert_eq!(one.version(uids[row.name.as_str()]).is_ok(), expected == Action::Spare, "{row}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use crate::catalog::VersionSummary;
 use crate::ops::overlays;
 use crate::ops::retain::interval::Lasting;
 use crate::repo::{RepoError, Repository};
+use crate::words::attribute::Attributes;
 use crate::words::ids::{HostId, Uid};
 use crate::words::record::{RecordKind, Verdict, Why};
 use crate::words::stamp::Stamp;
@@ -186,19 +187,27 @@ impl Removal {
     /// [`RepoError::InUse`] when a process of this host has begun to read it since, [`RepoError::InUseElsewhere`] when another host has;
     /// when target or catalog fail. It can be repeated.
     pub fn execute(self, repo: &Repository) -> Result<(), RepoError> {
-        self.execute_because(repo, Why::Asked)
+        self.delete(repo, Why::Asked, |_| true).map(drop)
     }
 
-    /// As [`Removal::execute`], for another reason.
+    /// Deletes it for what was planned, unless somebody on any host has changed its attributes since, and says whether it did.
     ///
     /// # Errors
     /// As [`Removal::execute`].
-    pub fn execute_because(self, repo: &Repository, why: Why) -> Result<(), RepoError> {
+    pub fn execute_as_planned(self, repo: &Repository, why: Why, planned: &Attributes) -> Result<bool, RepoError> {
+        self.delete(repo, why, |now| now == planned)
+    }
+
+    fn delete(self, repo: &Repository, why: Why, still: impl Fn(&Attributes) -> bool) -> Result<bool, RepoError> {
         let Some(_alone) = repo.lease_deletion(self.uid)? else { return Err(RepoError::InUse { uid: self.uid }) };
-        // Another host may have protected it since this one looked.
+        // Another host may have protected it since this one looked, or given it another expiry.
         repo.learn_entries_of(self.uid)?;
-        if repo.version(self.uid)?.attributes.protected {
+        let now = repo.version(self.uid)?.attributes;
+        if now.protected {
             return Err(RepoError::Protected { uid: self.uid });
+        }
+        if !still(&now) {
+            return Ok(false);
         }
         // Or have begun to use it.
         repo.learn_pins()?;
@@ -207,14 +216,15 @@ impl Removal {
         {
             return Err(RepoError::InUseElsewhere { uid: self.uid, host: *host });
         }
-        repo.remove_version_because(self.uid, why)
+        repo.remove_version_because(self.uid, why)?;
+        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::attribute::{Attributes, FileAttributes, Mtime, Validity};
+    use crate::words::attribute::{FileAttributes, Mtime, Validity};
     use crate::words::geometry::BlockSize;
     use crate::words::name::Name;
     use crate::words::record::{ImageRef, Stats};

@@ -59,8 +59,8 @@ pub struct TotalRow {
     pub new_bytes: u64,
     pub stored_bytes: u64,
     pub duration_ms: u64,
-    /// How many bytes were read for one that was stored; 0 when none was.
-    pub ratio: f64,
+    /// How many bytes were read for one that was stored; `None` when none was.
+    pub ratio: Option<f64>,
 }
 
 impl StatsRow {
@@ -158,9 +158,14 @@ pub fn totals(rows: &[StatsRow]) -> Vec<TotalRow> {
     let mut totals: Vec<TotalRow> = names.into_values().collect();
     totals.push(all);
     for total in &mut totals {
-        total.ratio = if total.stored_bytes == 0 { 0.0 } else { total.read_bytes as f64 / total.stored_bytes as f64 };
+        total.ratio = ratio(total.read_bytes, total.stored_bytes);
     }
     totals
+}
+
+/// How many bytes there are for one that was stored; `None` when none was.
+pub(super) fn ratio(bytes: u64, stored_bytes: u64) -> Option<f64> {
+    (stored_bytes > 0).then(|| bytes as f64 / stored_bytes as f64)
 }
 
 #[cfg(test)]
@@ -190,7 +195,7 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            [(Some("a"), 1, 1, 100, 30, 2.0), (Some("b"), 1, 0, 100, 30, 0.0), (None, 2, 1, 200, 60, 4.0)]
+            [(Some("a"), 1, 1, 100, 30, Some(2.0)), (Some("b"), 1, 0, 100, 30, None), (None, 2, 1, 200, 60, Some(4.0))]
         );
     }
 }

@@ -7,6 +7,7 @@
 use crate::catalog::VersionSummary;
 use crate::ops::OpsError;
 use crate::ops::error::is_damage;
+use crate::ops::statistics::ratio;
 use crate::repo::{RepoError, Repository};
 use crate::words::ids::{BlockId, Uid};
 use crate::words::monitor::Monitor;
@@ -26,7 +27,7 @@ pub enum Grouping {
 }
 
 /// Space of a version or a name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct UsageRow {
     /// The version; `None` for a name.
     pub uid: Option<String>,
@@ -44,6 +45,8 @@ pub struct UsageRow {
     pub unique_bytes: u64,
     /// Bytes on the target that come free when it is deleted and collected.
     pub freed_bytes: u64,
+    /// Bytes of the images for one byte that making them added to the target; `None` when that was none.
+    pub ratio: Option<f64>,
 }
 
 /// Space of a repository.
@@ -59,8 +62,8 @@ pub struct Usage {
     pub unique_bytes: u64,
     /// Bytes of all packs on the target.
     pub packs_bytes: u64,
-    /// Bytes of images for one byte of packs; 0 when there are none.
-    pub ratio: f64,
+    /// Bytes of images for one byte of packs; `None` when there are none.
+    pub ratio: Option<f64>,
 }
 
 /// Who holds a block: a group, or several.
@@ -137,7 +140,7 @@ fn usage_in_rounds(
         allocated_bytes: versions.iter().map(|version| allocated_bytes(&version.image)).sum(),
         unique_bytes,
         packs_bytes,
-        ratio: if packs_bytes == 0 { 0.0 } else { logical_bytes as f64 / packs_bytes as f64 },
+        ratio: ratio(logical_bytes, packs_bytes),
     })
 }
 
@@ -176,6 +179,7 @@ fn group(versions: &[VersionSummary], grouping: &Grouping) -> Groups {
         row.stored_bytes += version.stats.stored_bytes;
         groups.of_version.push(Holder::try_from(at).unwrap_or(SHARED));
     }
+    groups.rows.iter_mut().for_each(|row| row.ratio = ratio(row.logical_bytes, row.stored_bytes));
     groups
 }
 
@@ -330,6 +334,10 @@ mod tests {
             |grouping: &Grouping| -> Vec<u64> { measure(grouping, 3).rows.iter().map(|r| r.unique_bytes).collect() };
         assert_eq!(unique(&Grouping::Versions), [0, changed, changed, 0]);
         assert_eq!(unique(&Grouping::Names), [2 * changed, 0]);
+        // The first name stored everything, the second found all but its record there.
+        let names = measure(&Grouping::Names, 1).rows;
+        let expected = names[0].logical_bytes as f64 / names[0].stored_bytes as f64;
+        assert_eq!((names[0].ratio, names[1].stored_bytes, names[1].ratio), (Some(expected), 0, None));
         assert_eq!(unique(&together(&uids[1..3])), [2 * changed]);
         assert_eq!(unique(&together(&uids)), [2999 * 4096 + 2 * changed]);
         let all = measure(&together(&uids), 2);

@@ -11,7 +11,8 @@ use crate::words::name::Name;
 use std::collections::BTreeSet;
 
 impl Repository {
-    /// Changes attributes of a version; durable on the target when it returns. Changes that change nothing cost nothing.
+    /// Changes attributes of a version; durable on the target when it returns. Changes that change nothing cost nothing; only that a
+    /// version never expires is written down the first time, since schedules would give it an expiry where nobody has spoken of one.
     ///
     /// # Errors
     /// When there is no such version, a new name collides with another, or target or catalog fail.
@@ -22,7 +23,7 @@ impl Repository {
         for change in changes {
             let before = now.clone();
             apply(&mut now, change);
-            if now == before {
+            if now == before && (*change != AttributeChange::Expire(None) || self.is_expiry_said(uid)?) {
                 continue;
             }
             if let AttributeChange::Name(name) = change {
@@ -42,6 +43,12 @@ impl Repository {
             core.catalog.add_entry(&entry)?;
         }
         Ok(now)
+    }
+
+    /// Whether anybody has spoken of the expiry of a version since it was made.
+    fn is_expiry_said(&self, uid: Uid) -> Result<bool, RepoError> {
+        let entries = self.core.catalog.entries(uid)?;
+        Ok(entries.iter().any(|entry| matches!(entry.change, AttributeChange::Expire(_))))
     }
 
     /// Sets the tags to exactly these: what is missing is added, what is too much is removed.

@@ -34,15 +34,16 @@ pub struct ObjectsSeen {
 
 impl Repository {
     /// Reads every object but the packs, and looks for those that should be there and are not, as far as this host knows. `go_on` is
-    /// asked now and then.
+    /// asked before each, and told how many bytes the one before it had: it may wait.
     ///
     /// # Errors
     /// When the target as a whole cannot be read, the catalog fails, or `go_on` says no ([`RepoError::Stopped`]).
-    pub fn examine_objects(&self, go_on: &dyn Fn() -> bool) -> Result<ObjectsSeen, RepoError> {
+    pub fn examine_objects(&self, go_on: &dyn Fn(u64) -> bool) -> Result<ObjectsSeen, RepoError> {
         let mut seen = ObjectsSeen::default();
         // What is known first, the list after it: an object is written before it is known.
         let expected = self.expected_objects()?;
         let mut listed = BTreeSet::new();
+        let mut read_bytes = 0;
         for prefix in layout::directories().iter().filter(|name| !is_of_packs(name)) {
             match self.core.target.list(&format!("{prefix}/")) {
                 Ok(infos) => listed.extend(infos.into_iter().map(|info| info.key)),
@@ -53,11 +54,11 @@ impl Repository {
         listed.insert(layout::header());
         for key in listed.union(&expected) {
             let Some(object) = layout::parse(key) else { continue };
-            if !go_on() {
+            if !go_on(std::mem::take(&mut read_bytes)) {
                 return Err(RepoError::Stopped);
             }
             seen.checked += 1;
-            let problem = match self.look_at_again(key, object, &mut seen.described) {
+            let problem = match self.look_at_again(key, object, &mut seen.described, &mut read_bytes) {
                 Ok(problem) => problem,
                 // Deleted since the list was read.
                 Err(TargetError::NotFound { .. }) if !self.is_still_expected(object)? => None,
@@ -83,20 +84,22 @@ impl Repository {
     /// # Errors
     /// When it is not there, or the target cannot be reached.
     pub fn problem_of(&self, key: &ObjectKey, object: Object) -> Result<Option<String>, RepoError> {
-        Ok(self.look_at_again(key, object, &mut BTreeMap::new())?)
+        Ok(self.look_at_again(key, object, &mut BTreeMap::new(), &mut 0)?)
     }
 
     /// Reads an object and says what is wrong with it. What comes wrong may come right the next time: a repair sets aside what is damaged,
-    /// a key slot too.
+    /// a key slot too. Counts the bytes that were read.
     fn look_at_again(
         &self,
         key: &ObjectKey,
         object: Object,
         described: &mut BTreeMap<PackId, u32>,
+        read_bytes: &mut u64,
     ) -> Result<Option<String>, TargetError> {
         let mut looked = Ok(None);
         for _ in 0..=REREADS {
-            looked = self.core.target.get(key).map(|bytes| self.look_at(object, &bytes, described).err());
+            let read = self.core.target.get(key).inspect(|bytes| *read_bytes += bytes.len() as u64);
+            looked = read.map(|bytes| self.look_at(object, &bytes, described).err());
             if !matches!(looked, Ok(Some(_)) | Err(TargetError::Garbled { .. })) {
                 break;
             }

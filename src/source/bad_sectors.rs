@@ -81,6 +81,13 @@ impl BadSectors {
     }
 }
 
+impl BadSectors {
+    /// Whether a reason says this and nothing else: no scrub has found damage beside it.
+    pub fn is_all(reason: &str) -> bool {
+        !reason.contains(DAMAGE) && Self::parse(reason).is_some()
+    }
+}
+
 impl fmt::Display for BadSectors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(INTRODUCTION)?;
@@ -103,6 +110,7 @@ mod tests {
         assert_eq!(BadSectors::parse(&bad.to_string()), Some(bad.clone()));
         let scrubbed = format!("{bad}; damage: 4096 bytes are lost");
         assert_eq!(BadSectors::parse(&scrubbed), Some(bad.clone()));
+        assert!(BadSectors::is_all(&bad.to_string()) && !BadSectors::is_all(&scrubbed) && !BadSectors::is_all("no"));
         assert_eq!(BadSectors::find(&format!("backup of x has not finished: {bad}")), Some(bad.clone()));
         for other in ["", "cp was killed", "the source could not be read at offset x (1 bytes)"] {
             assert_eq!(BadSectors::parse(other), None, "{other}");

@@ -564,6 +564,10 @@ fn scrub_names_damage_marks_it_and_sees_it_healed() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "differs: 512 bytes at offset 5242880\n");
     world.fails(&["scrub", "--rate", "0"], 1, "--rate");
     world.fails(&["scrub", "--packs", "vm"], 1, "without a key");
+    for given in ["--all", "--restart", "--percent=16"] {
+        world.fails(&["scrub", "--packs", given], 1, "without a key");
+        world.fails(&["scrub", "vm", "--source=disk", given], 1, "compares a whole version");
+    }
 }
 
 #[test]
@@ -574,9 +578,9 @@ fn repair_puts_back_what_this_host_knows() {
     for file in [format!("repo/versions/{uid}"), format!("repo/ok/{uid}"), "repo/backyfs.repository".into()] {
         fs::remove_file(world.path(&file)).unwrap();
     }
-    world.fails(&["ls"], 1, "no backyfs repository");
+    world.fails(&["ls"], 20, "the header of the backyfs repository");
     assert_eq!(world.run(&["repair", "--dry-run"]).status.code(), Some(20));
-    world.fails(&["ls"], 1, "no backyfs repository");
+    world.fails(&["ls"], 20, "the header of the backyfs repository");
     let said = world.ok(&["repair"]);
     assert!(said.contains("backyfs.repository") && said.contains(&format!("versions/{uid}")), "{said}");
     world.ok(&["scrub"]);

@@ -96,6 +96,9 @@ def who_fails_gets_no_tag_and_who_tags_is_not_corrected(w, samples):
     linger(w, samples, "own", f"echo mine > {w.latest('own')}/tags").wait()
     time.sleep(1.5)
     equal(tags(w, "own"), ["mine"], "what a person says stands")
+    linger(w, samples, "until", f"echo 2040-01-01 > {w.latest('until')}/expire").wait()
+    tagged(w, "until", ["daily", "weekly"])
+    check((w.latest("until") / "expire").read_text().startswith("2040-01-01"), "who sets an expiry says nothing of tags")
 
 
 @test(mounted=False)
@@ -170,7 +173,7 @@ def prune_plans_then_deletes_and_says_why(w, samples):
     check("newest good version" in plan[only][1] and "protected" in plan[safe][1] and "overlay of" in plan[used][1], plan)
     equal(len(w.json("ls")), 6, "a dry run deletes nothing")
     told = (w.mnt / "status" / "prune").read_text()
-    check(told.count("\n") == 5 and f"delete {first}" in told, told)
+    check(told.count("\n") == 6 and f"delete {first}" in told and f"keep {last}" in told, told)
     w.run("prune")
     equal(sorted(r["uid"] for r in w.json("ls")), sorted([last, only, safe, used]), "gone is what was to go")
     equal(sorted(os.listdir(w.by_version())), sorted([last, only, safe, used]), "in the mount as well")

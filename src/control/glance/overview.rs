@@ -245,7 +245,8 @@ fn names(versions: Vec<VersionSummary>, policy: &Policy, protect_younger: Durati
         let made = Made::from(&version);
         let point = Point {
             created: version.created,
-            standing: made.standing,
+            // As its validity says: what it lacks is for somebody to see, though it counts for schedules.
+            standing: if made.standing == Standing::Lacking { Standing::Damaged } else { made.standing },
             size_bytes: version.image.size_bytes,
             stored_bytes: version.stats.stored_bytes,
         };

@@ -118,7 +118,7 @@ impl Repaired {
 /// When the target cannot be reached, the catalog fails, or it was interrupted.
 pub fn plan(repo: &Repository, monitor: &dyn Monitor, interrupt: &Interrupt) -> Result<Plan, OpsError> {
     let mut plan = Plan::default();
-    let seen = repo.examine_objects(&|| interrupt.check().is_ok());
+    let seen = repo.examine_objects(&|_| interrupt.check().is_ok());
     let ObjectsSeen { bad, described, .. } = match seen {
         Err(RepoError::Stopped) => return Err(OpsError::Interrupted),
         seen => seen?,

@@ -44,6 +44,23 @@ pub struct Labels {
     pub expire: Option<Stamp>,
 }
 
+/// When a version is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// By the clock.
+    pub now: Stamp,
+    /// Its date: later than the clock when that stands before the newest version of the name.
+    pub created: Stamp,
+}
+
+impl Moment {
+    /// Of a version that is published now, after all others of its name (`ops::commit` dates it so).
+    pub fn after(versions: &[Made], now: Stamp) -> Self {
+        let newest = versions.iter().map(|made| made.created).max();
+        Self { now, created: newest.map_or(now, |newest| newest.plus_millis(1).max(now)) }
+    }
+}
+
 /// The newest good version of a schedule, as of a moment. Versions from too far ahead are left out.
 pub(super) fn newest<'a>(
     schedule: &Schedule,
@@ -52,8 +69,7 @@ pub(super) fn newest<'a>(
     zone: &Zone,
 ) -> Option<(Stamp, &'a Made)> {
     let end = zone.after(now, &schedule.interval).unwrap_or(now);
-    let counts =
-        |made: &&Made| made.standing == Standing::Good && made.created <= end && made.tags.contains(&schedule.name);
+    let counts = |made: &&Made| made.standing.counts() && made.created <= end && made.tags.contains(&schedule.name);
     let newest = versions.iter().filter(counts).max_by_key(|made| (made.created, made.uid))?;
     Some((newest.created.min(now), newest))
 }
@@ -87,10 +103,14 @@ pub fn expiry(schedule: &Schedule, made: Stamp, zone: &Zone) -> Option<Stamp> {
 }
 
 /// What a version made at a moment is labelled with. No expiry when one of the schedules keeps for longer than the calendar lasts.
-pub fn labels(schedules: &[&Schedule], versions: &[Made], at: Stamp, zone: &Zone) -> Labels {
-    let due = due(schedules, versions, at, zone);
+///
+/// The expiry counts from the later of clock and date. With a clock that stands years behind, one that counts from the clock would
+/// be over before the version was made. And a version whose date lies ahead is too young to be pruned until then anyway.
+pub fn labels(schedules: &[&Schedule], versions: &[Made], moment: Moment, zone: &Zone) -> Labels {
+    let due = due(schedules, versions, moment.now, zone);
+    let made = moment.now.max(moment.created);
     let tags = due.iter().map(|due| due.schedule.name.clone()).collect();
-    let expiries: Option<Vec<Stamp>> = due.iter().map(|due| expiry(due.schedule, at, zone)).collect();
+    let expiries: Option<Vec<Stamp>> = due.iter().map(|due| expiry(due.schedule, made, zone)).collect();
     Labels { tags, expire: expiries.and_then(|expiries| expiries.into_iter().max()) }
 }
 
@@ -157,6 +177,8 @@ mod tests {
         assert_eq!(why(&last), Some(Why::Damaged(last.created)));
         last.standing = Standing::Incomplete;
         assert_eq!(why(&last), Some(Why::Never));
+        last.standing = Standing::Lacking;
+        assert_eq!(why(&last), None, "bad sectors that were accepted are no reason to repeat the backup");
         last.standing = Standing::Good;
         last.tags = ["b_daily".to_owned()].into();
         assert_eq!(why(&last), Some(Why::Never));
@@ -167,15 +189,24 @@ mod tests {
         let schedules = shipped();
         let schedules: Vec<&Schedule> = schedules.iter().filter(|schedule| schedule.name != "hourly").collect();
         let (now, zone) = (Stamp::from_millis(stamp("2026-03-20T12:00:00Z").millis() + 5), berlin());
-        let first = labels(&schedules, &[], now, &zone);
+        let at = |created| Moment { now, created };
+        let first = labels(&schedules, &[], at(now), &zone);
         assert_eq!(first.tags.iter().collect::<Vec<_>>(), ["daily", "monthly", "weekly"]);
         // Four times 30 days, at the same hour of summer time.
         assert_eq!(first.expire, Some(stamp("2026-07-18T11:00:00Z")));
         let versions = [made("2026-03-19T12:00:00Z", &["daily", "weekly", "monthly"])];
-        let second = labels(&schedules, &versions, now, &zone);
+        let second = labels(&schedules, &versions, at(now), &zone);
         assert_eq!((second.tags.len(), second.expire), (1, Some(stamp("2026-03-29T11:00:00Z"))));
         let versions = [made("2026-03-20T11:00:00Z", &["daily", "weekly", "monthly"])];
-        assert_eq!(labels(&schedules, &versions, now, &zone), Labels::default());
+        assert_eq!(labels(&schedules, &versions, at(now), &zone), Labels::default());
+        // A clock that is behind, and a date of the past.
+        for (created, expire) in [
+            ("2031-03-20T12:00:00Z", "2031-07-18T11:00:00Z"),
+            ("2026-03-20T12:00:00Z", "2026-07-18T11:00:00Z"),
+            ("2021-03-20T12:00:00Z", "2026-07-18T11:00:00Z"),
+        ] {
+            assert_eq!(labels(&schedules, &[], at(stamp(created)), &zone).expire, Some(stamp(expire)), "{created}");
+        }
     }
 
     proptest! {
@@ -188,7 +219,7 @@ mod tests {
             let (mut versions, mut now) = (Vec::new(), stamp("2026-02-01T00:00:00Z"));
             for gap in gaps {
                 now = now.plus_millis(gap);
-                let labels = labels(&schedules, &versions, now, &zone);
+                let labels = labels(&schedules, &versions, Moment::after(&versions, now), &zone);
                 prop_assert_eq!(labels.expire.is_some(), !labels.tags.is_empty());
                 let tags: Vec<&str> = labels.tags.iter().map(String::as_str).collect();
                 versions.push(at(now, &tags));

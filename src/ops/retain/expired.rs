@@ -5,7 +5,8 @@
 //! ones may heal, incomplete ones are for people to decide, protected ones stay.
 //!
 //! **The newest good version of a name stays**, whatever schedules and rules say: of a machine that is no longer backed up there
-//! must be something left after a year. Only an expiry that a person chose takes it: one on a version that carries no
+//! must be something left after a year. Where the newest that counts for schedules is another, since it lacks sectors that its source
+//! could not read, both stay. Only an expiry that a person chose takes it: one on a version that carries no
 //! schedule's tag.
 
 use crate::ops::retain::keep::Kept;
@@ -35,6 +36,8 @@ pub enum Cause {
     Rules(Kept),
     /// It has no expiry, and its name no keep rules.
     NoRule,
+    /// It has no expiry, and keep rules do not judge what lacks sectors of its source.
+    Lacking,
     /// It has no expiry, and keep rules do not judge what is damaged.
     Damaged,
     /// It has no expiry, and keep rules do not judge what is incomplete.
@@ -53,6 +56,7 @@ impl fmt::Display for Cause {
             Self::Rules(Kept::TooOld) => f.write_str("it is older than the keep rules reach"),
             Self::Rules(Kept::FromTheFuture) => f.write_str("its date lies in the future"),
             Self::NoRule => f.write_str("it has no expiry"),
+            Self::Lacking => f.write_str("it lacks sectors that could not be read, and has no expiry"),
             Self::Damaged => f.write_str("it is damaged and has no expiry"),
             Self::Incomplete => f.write_str("it is incomplete and has no expiry"),
         }
@@ -70,6 +74,7 @@ pub fn judge(versions: &[Made], keep: Option<&KeepRules>, policy: &Policy, now: 
     for (at, made) in versions.iter().enumerate() {
         let (goes, cause) = match (made.expire, made.standing) {
             (Some(expire), _) => (expire <= now, Cause::Expire(expire)),
+            (None, Standing::Lacking) => (false, Cause::Lacking),
             (None, Standing::Damaged) => (false, Cause::Damaged),
             (None, Standing::Incomplete) => (false, Cause::Incomplete),
             (None, Standing::Good) => match verdicts.as_mut().filter(|_| is_thinned(made)).and_then(Iterator::next) {
@@ -81,7 +86,7 @@ pub fn judge(versions: &[Made], keep: Option<&KeepRules>, policy: &Policy, now: 
         fates.push(match goes {
             false => Fate::Stays(cause),
             true if made.protected => Fate::Protected(cause),
-            true if newest == Some(at) && !chosen => Fate::Newest(cause),
+            true if newest.contains(&Some(at)) && !chosen => Fate::Newest(cause),
             true => Fate::Goes(cause),
         });
     }
@@ -93,13 +98,14 @@ fn is_thinned(made: &Made) -> bool {
     made.standing == Standing::Good && made.expire.is_none() && !made.protected
 }
 
-/// The newest good version; when none is good, the newest complete one.
-fn newest(versions: &[Made]) -> Option<usize> {
-    let newest_of = |standing| {
-        let of = versions.iter().enumerate().filter(|(_, made)| made.standing == standing);
+/// The newest good version and the newest that counts for schedules, mostly the same; when none counts, the newest complete one.
+pub(super) fn newest(versions: &[Made]) -> [Option<usize>; 2] {
+    let newest_of = |is: fn(Standing) -> bool| {
+        let of = versions.iter().enumerate().filter(|(_, made)| is(made.standing));
         of.max_by_key(|(_, made)| (made.created, made.uid)).map(|(at, _)| at)
     };
-    newest_of(Standing::Good).or_else(|| newest_of(Standing::Damaged))
+    let counting = newest_of(Standing::counts).or_else(|| newest_of(|standing| standing == Standing::Damaged));
+    [newest_of(|standing| standing == Standing::Good), counting]
 }
 
 #[cfg(test)]
@@ -130,6 +136,10 @@ mod tests {
         let damaged = Made { standing: Standing::Damaged, ..made("2026-11-21T12:00:00Z", &["daily"]) };
         let incomplete = Made { standing: Standing::Incomplete, ..made("2026-11-21T12:00:00Z", &[]) };
         let fresh = made("2026-11-22T00:00:00Z", &[]);
+        let earlier = expiring("2026-11-09T12:00:00Z", "2026-11-20", &["daily"]);
+        let lacking =
+            Made { standing: Standing::Lacking, ..expiring("2026-11-11T12:00:00Z", "2026-11-20", &["daily"]) };
+        let lacking_for_ever = Made { expire: None, ..lacking.clone() };
         let one = |versions: &[&Made], keep: Option<&KeepRules>| {
             let versions: Vec<Made> = versions.iter().map(|made| (*made).clone()).collect();
             judge(&versions, keep, &policy, now)[0]
@@ -140,6 +150,13 @@ mod tests {
             // What is newer is no good: the last good one stays.
             (&[&scheduled, &damaged, &incomplete], None, Fate::Newest(past)),
             (&[&chosen], None, Fate::Goes(past)),
+            // What is newer lacks sectors: both are the last of their kind.
+            (&[&scheduled, &lacking], None, Fate::Newest(past)),
+            (&[&lacking, &scheduled], None, Fate::Newest(past)),
+            (&[&lacking, &earlier, &scheduled], None, Fate::Newest(past)),
+            (&[&earlier, &lacking, &fresh], None, Fate::Goes(past)),
+            (&[&lacking, &fresh], None, Fate::Goes(past)),
+            (&[&lacking_for_ever, &fresh], Some(&keep), Fate::Stays(Cause::Lacking)),
             (&[&protected, &fresh], None, Fate::Protected(past)),
             (&[&future, &fresh], Some(&keep), Fate::Stays(Cause::Expire(stamp("2026-12-01")))),
             (&[&plain, &fresh], None, Fate::Stays(Cause::NoRule)),
@@ -154,7 +171,7 @@ mod tests {
 
     fn any_made() -> impl Strategy<Value = Made> {
         let standing = prop_oneof![
-            6 => Just(Standing::Good), 1 => Just(Standing::Damaged), 1 => Just(Standing::Incomplete)
+            6 => Just(Standing::Good), 1 => Just(Standing::Lacking), 1 => Just(Standing::Damaged), 1 => Just(Standing::Incomplete)
         ];
         let expire = proptest::option::of(-400_000_000..400_000_000i64);
         let tag = prop_oneof![Just(None), Just(Some("daily")), Just(Some("mine"))];

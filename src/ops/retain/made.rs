@@ -1,6 +1,7 @@
 //! A version as far as rules care.
 
 use crate::catalog::VersionSummary;
+use crate::source::bad_sectors::BadSectors;
 use crate::words::attribute::Validity;
 use crate::words::ids::Uid;
 use crate::words::stamp::Stamp;
@@ -11,10 +12,30 @@ use std::collections::BTreeSet;
 pub enum Standing {
     /// Complete, no damage known.
     Good,
+    /// Complete but for sectors that its source could not read, which somebody accepted (`--skip-errors`), no other damage known. It
+    /// is a backup and counts for schedules; but where a good one is kept, it does not stand for that.
+    Lacking,
     /// Damage was found. It may heal, so rules do not delete it; but it does not stand for a good one.
     Damaged,
     /// Its writer failed. It counts for no schedule.
     Incomplete,
+}
+
+impl Standing {
+    /// What a validity is worth.
+    pub fn of(validity: &Validity) -> Self {
+        match validity {
+            Validity::Valid => Self::Good,
+            Validity::Invalid(reason) if BadSectors::is_all(reason) => Self::Lacking,
+            Validity::Invalid(_) => Self::Damaged,
+            Validity::Incomplete(_) => Self::Incomplete,
+        }
+    }
+
+    /// Whether it counts for schedules.
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Good | Self::Lacking)
+    }
 }
 
 /// A version.
@@ -40,14 +61,33 @@ impl From<&VersionSummary> for Made {
         Self {
             uid: version.uid,
             created: version.created,
-            standing: match attributes.validity {
-                Validity::Valid => Standing::Good,
-                Validity::Invalid(_) => Standing::Damaged,
-                Validity::Incomplete(_) => Standing::Incomplete,
-            },
+            standing: Standing::of(&attributes.validity),
             tags: attributes.tags.clone(),
             expire: attributes.expire,
             protected: attributes.protected,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_sectors_that_were_accepted_count_and_damage_does_not() {
+        let bad = "the source could not be read at offset 4096 (512 bytes); offset 8192 (512 bytes)";
+        let damaged = format!("{bad}; damage: 4096 bytes cannot be read");
+        for (validity, standing, counts) in [
+            (Validity::Valid, Standing::Good, true),
+            (Validity::Invalid(bad.into()), Standing::Lacking, true),
+            (Validity::Invalid(damaged), Standing::Damaged, false),
+            (Validity::Invalid("damage: 4096 bytes cannot be read".into()), Standing::Damaged, false),
+            (Validity::Invalid("I do not trust it".into()), Standing::Damaged, false),
+            (Validity::Invalid(String::new()), Standing::Damaged, false),
+            (Validity::Incomplete(bad.into()), Standing::Incomplete, false),
+        ] {
+            let found = Standing::of(&validity);
+            assert_eq!((found, found.counts()), (standing, counts), "{validity}");
         }
     }
 }

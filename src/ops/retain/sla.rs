@@ -4,8 +4,9 @@
 //! none although the name is older than that. The rest is history: gaps between versions that are still to be kept, fewer versions
 //! than promised, versions that `prune` should have deleted, dates from the future.
 
+use crate::ops::retain::expired::newest;
 use crate::ops::retain::interval::Lasting;
-use crate::ops::retain::{Made, Schedule, Standing, Zone, due};
+use crate::ops::retain::{Made, Schedule, Zone, due};
 use crate::words::ids::Uid;
 use crate::words::stamp::Stamp;
 use std::fmt;
@@ -152,7 +153,7 @@ pub fn breaches(
             found.extend(late.map(|since_when| Breach::Missing { since: since_when, by_ms: since(since_when) }));
         }
     }
-    let good = |made: &&Made| made.standing == Standing::Good && made.tags.contains(&schedule.name);
+    let good = |made: &&Made| made.standing.counts() && made.tags.contains(&schedule.name);
     let mut made: Vec<Stamp> = versions.iter().filter(good).map(|made| made.created).collect();
     made.sort_unstable();
     let kept_from = zone.times_before(now, &schedule.interval, schedule.keep);
@@ -188,15 +189,15 @@ fn unpruned(
     deletable_before: Stamp,
     zone: &Zone,
 ) -> Option<Breach> {
-    let newest = versions.iter().filter(|made| made.standing == Standing::Good).map(|made| made.created).max();
+    let newest = newest(versions);
     let tolerated = zone.before(now, &schedule.sla)?.plus_millis(-DAY_MS);
-    let old = versions.iter().filter(|made| {
-        let deletable = !made.protected && made.created < deletable_before && Some(made.created) != newest;
+    let old = versions.iter().enumerate().filter(|(at, made)| {
+        let deletable = !made.protected && made.created < deletable_before && !newest.contains(&Some(*at));
         deletable && made.tags.contains(&schedule.name)
     });
     // What became old enough only now counts from then.
     let spared_ms = now.millis() - deletable_before.millis();
-    let expiries = old.filter_map(|made| Some(made.expire?.max(made.created.plus_millis(spared_ms))));
+    let expiries = old.filter_map(|(_, made)| Some(made.expire?.max(made.created.plus_millis(spared_ms))));
     let expired: Vec<Stamp> = expiries.filter(|expire| *expire < tolerated).collect();
     let since = *expired.iter().min()?;
     Some(Breach::Unpruned { count: expired.len() as u64, since, by_ms: now.millis() - since.millis() })
@@ -205,6 +206,7 @@ fn unpruned(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::retain::Standing;
     use crate::ops::retain::made::samples::made;
     use crate::ops::retain::schedule::shipped_named;
 
@@ -239,6 +241,9 @@ mod tests {
         assert_eq!(said(&days(13..=21)), [""; 0]);
         let never = said(&[made("2026-11-21T05:00:00Z", &["weekly"])]);
         assert_eq!(never, ["missing: there is none; one should have been there at 2026-11-22T11:00:00Z"]);
+        let mut lacking = days(13..=22);
+        lacking[7..].iter_mut().for_each(|made| made.standing = Standing::Lacking);
+        assert_eq!(said(&lacking), [""; 0]);
         let mut damaged = days(13..=22);
         damaged[7..].iter_mut().for_each(|made| made.standing = Standing::Damaged);
         assert_eq!(

@@ -2,7 +2,8 @@
 //!
 //! The pack is the unit, because it is what is stored: every byte on the target is in exactly one, whoever shares its blocks, and
 //! only a pack can be compared with its own name. So that a run of P percent each covers everything in 100 / P runs, the packs that
-//! nobody looked at for longest come first, and a run goes on until it has read P percent of all bytes at least.
+//! nobody looked at for longest come first, and a run goes on until it has read P percent of all bytes at least. What cannot be read
+//! counts for nothing, but was looked at: otherwise it would come first each time, and nothing else would ever be read.
 
 use crate::words::ids::PackId;
 use crate::words::stamp::Stamp;
@@ -17,34 +18,65 @@ pub struct Candidate {
     pub size_bytes: u64,
 }
 
-/// Chooses, and orders by when they were last read, those never read first. Packs that this run has read before it was
-/// interrupted (`since`) are not read again, and count.
-pub fn choose(
-    candidates: &[Candidate],
-    read: &BTreeMap<PackId, Stamp>,
-    percent: Option<u8>,
-    since: Stamp,
-) -> Vec<Candidate> {
-    let is_done = |candidate: &Candidate| read.get(&candidate.pack).is_some_and(|at| *at >= since);
-    let total: u64 = candidates.iter().map(|candidate| candidate.size_bytes).sum();
-    let wanted = percent.map_or(u128::MAX, |percent| (u128::from(total) * u128::from(percent)).div_ceil(100));
-    let done: u64 = candidates.iter().filter(|c| is_done(c)).map(|c| c.size_bytes).sum();
-    let mut order: Vec<_> = candidates.iter().filter(|candidate| !is_done(candidate)).copied().collect();
-    order.sort_by_key(|candidate| (read.get(&candidate.pack).copied(), candidate.pack));
-    let mut bytes = u128::from(done);
-    let count = order.iter().take_while(|candidate| {
-        let is_wanted = bytes < wanted;
-        bytes += u128::from(candidate.size_bytes);
-        is_wanted
-    });
-    let count = count.count();
-    order.truncate(count);
-    order
+/// The packs that are still to be read, in order of when somebody last looked at them, those never looked at first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    order: Vec<Candidate>,
+    next: usize,
+    wanted_bytes: u128,
+}
+
+impl Queue {
+    /// `read` says when each was read, `tried` when one was to be read and could not. Packs that this run has read before it was
+    /// interrupted (`since`) are not read again, and count.
+    pub fn new(
+        candidates: &[Candidate],
+        read: &BTreeMap<PackId, Stamp>,
+        tried: &BTreeMap<PackId, Stamp>,
+        percent: Option<u8>,
+        since: Stamp,
+    ) -> Self {
+        let is_done = |candidate: &Candidate| read.get(&candidate.pack).is_some_and(|at| *at >= since);
+        let total: u64 = candidates.iter().map(|candidate| candidate.size_bytes).sum();
+        let wanted = percent.map_or(u128::MAX, |percent| (u128::from(total) * u128::from(percent)).div_ceil(100));
+        let done: u64 = candidates.iter().filter(|c| is_done(c)).map(|c| c.size_bytes).sum();
+        let mut order: Vec<_> = candidates.iter().filter(|candidate| !is_done(candidate)).copied().collect();
+        let looked_at = |pack: &PackId| read.get(pack).max(tried.get(pack)).copied();
+        order.sort_by_key(|candidate| (looked_at(&candidate.pack), candidate.pack));
+        Self { order, next: 0, wanted_bytes: wanted.saturating_sub(u128::from(done)) }
+    }
+
+    /// The next ones that are enough, each once; none when enough was read or there are no more.
+    pub fn next(&mut self) -> Vec<Candidate> {
+        let mut bytes = 0;
+        let is_wanted = |candidate: &&Candidate| {
+            let is_wanted = bytes < self.wanted_bytes;
+            bytes += u128::from(candidate.size_bytes);
+            is_wanted
+        };
+        let chosen: Vec<_> = self.order[self.next..].iter().take_while(is_wanted).copied().collect();
+        self.next += chosen.len();
+        chosen
+    }
+
+    /// Of those so many bytes were read.
+    pub fn count(&mut self, bytes: u64) {
+        self.wanted_bytes = self.wanted_bytes.saturating_sub(u128::from(bytes));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn choose(
+        candidates: &[Candidate],
+        read: &BTreeMap<PackId, Stamp>,
+        percent: Option<u8>,
+        since: Stamp,
+    ) -> Vec<Candidate> {
+        Queue::new(candidates, read, &BTreeMap::new(), percent, since).next()
+    }
 
     fn candidates() -> Vec<Candidate> {
         let pack = |number: u8| PackId::from_bytes([number; 32]);
@@ -77,5 +109,34 @@ mod tests {
         assert_eq!(choose(&candidates, &read, None, Stamp::from_millis(10)).len(), candidates.len() - 9);
         assert_eq!(choose(&candidates, &read, None, Stamp::from_millis(12)).len(), candidates.len());
         assert_eq!(choose(&[], &read, Some(16), Stamp::from_millis(10)), []);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_replaced_and_waits_for_its_turn() {
+        let (candidates, mut read, mut tried) = (candidates(), BTreeMap::new(), BTreeMap::new());
+        let total: u64 = candidates.iter().map(|candidate| candidate.size_bytes).sum();
+        let is_unreadable = |candidate: &Candidate| candidate.pack < PackId::from_bytes([20; 32]);
+        let mut tries = 0;
+        for at in 1..=7 {
+            let at = Stamp::from_millis(at);
+            let mut queue = Queue::new(&candidates, &read, &tried, Some(16), at);
+            let mut bytes = 0;
+            loop {
+                let chosen = queue.next();
+                if chosen.is_empty() {
+                    break;
+                }
+                let (bad, good): (Vec<_>, Vec<_>) = chosen.into_iter().partition(is_unreadable);
+                let now = good.iter().map(|candidate| candidate.size_bytes).sum();
+                queue.count(now);
+                bytes += now;
+                tries += bad.len();
+                read.extend(good.iter().map(|candidate| (candidate.pack, at)));
+                tried.extend(bad.iter().map(|candidate| (candidate.pack, at)));
+            }
+            assert!(bytes * 100 >= total * 16, "{at}: {bytes}");
+        }
+        assert_eq!((read.len(), tried.len()), (20, 20), "all was looked at");
+        assert!(tries < 5 * 20, "and not each time: {tries}");
     }
 }

@@ -1,9 +1,10 @@
 //! What damage makes of a version's validity. Pure.
 //!
 //! Only what a scrub (or a read) has said is taken back by one: an `invalid` that a person wrote stays until a person takes it
-//! away. An incomplete version stays incomplete, since it must never become `latest`; the damage is added to its reason.
+//! away. One that says which sectors of its source could not be read keeps that, and an incomplete version stays incomplete, since it must never become `latest`; the damage is added to their reasons.
 
 use crate::ops::scrub::assess::Assessment;
+use crate::source::bad_sectors::BadSectors;
 use crate::words::attribute::Validity;
 
 /// How reasons begin that speak of damage to what is stored.
@@ -22,6 +23,11 @@ pub fn remark(now: &Validity, found: &Assessment) -> Option<Validity> {
 
 fn damaged(now: &Validity, reason: &str) -> Validity {
     match now {
+        // A schedule is met by such a version as long as nothing else is wrong with it. What it lacks is not cut off: the next backup
+        // reads those places again.
+        Validity::Invalid(said) if BadSectors::parse(said).is_some() => {
+            Validity::Invalid(format!("{}{BETWEEN}{reason}", without_damage(said)))
+        }
         Validity::Invalid(said) if !said.starts_with(PREFIX) => now.clone(),
         Validity::Incomplete(said) => {
             let mut said = without_damage(said).to_owned();
@@ -32,10 +38,19 @@ fn damaged(now: &Validity, reason: &str) -> Validity {
     }
 }
 
+/// Whether a scrub has said that there is damage.
+pub fn speaks_of_damage(validity: &Validity) -> bool {
+    let said = validity.reason();
+    said.starts_with(PREFIX) || said.contains(&format!("{BETWEEN}{PREFIX}"))
+}
+
 /// Damage is over only when every block was seen good.
 fn healed(now: &Validity, found: &Assessment) -> Validity {
     match now {
         Validity::Invalid(said) if said.starts_with(PREFIX) && found.unseen == 0 => Validity::Valid,
+        Validity::Invalid(said) if BadSectors::parse(said).is_some() && found.unseen == 0 => {
+            Validity::Invalid(without_damage(said).to_owned())
+        }
         Validity::Incomplete(said) if found.unseen == 0 => Validity::Incomplete(without_damage(said).to_owned()),
         _ => now.clone(),
     }
@@ -80,6 +95,13 @@ mod tests {
     fn what_people_and_writers_said_stays() {
         let by_hand = Validity::Invalid("I do not trust it".to_owned());
         assert_eq!((remark(&by_hand, &lost(1)), remark(&by_hand, &Assessment::default())), (None, None));
+        let lacking = Validity::Invalid("the source could not be read at offset 0 (512 bytes)".to_owned());
+        let both = remark(&lacking, &lost(512)).unwrap();
+        assert!(both.reason().contains("offset 0 (512 bytes); damage: 512") && speaks_of_damage(&both), "{both}");
+        assert_eq!(remark(&both, &lost(512)), None);
+        assert_eq!(remark(&both, &Assessment { unseen: 3, ..Assessment::default() }), None);
+        assert_eq!(remark(&both, &Assessment::default()), Some(lacking.clone()));
+        assert_eq!(remark(&lacking, &Assessment::default()), None);
         let incomplete = Validity::Incomplete("cp was killed".to_owned());
         let both = remark(&incomplete, &lost(512)).unwrap();
         assert!(!both.is_complete() && both.reason().starts_with("cp was killed; damage: 512"), "{both}");

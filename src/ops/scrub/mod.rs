@@ -15,6 +15,7 @@ mod pace;
 mod packs;
 pub mod report;
 pub mod source;
+mod tried;
 
 #[cfg(test)]
 pub(in crate::ops) mod tests;
@@ -22,10 +23,11 @@ pub(in crate::ops) mod tests;
 use crate::catalog::VersionSummary;
 use crate::ops::error::is_damage;
 use crate::ops::scrub::assess::{Assessment, Assessor};
-use crate::ops::scrub::choose::{Candidate, choose};
+use crate::ops::scrub::choose::{Candidate, Queue};
 use crate::ops::scrub::pace::Pacer;
 use crate::ops::scrub::packs::PacksRead;
 use crate::ops::scrub::report::{DamagedPack, ScrubReport, VersionFinding, keep};
+use crate::ops::scrub::tried::Tried;
 use crate::ops::walk::{Found, walk};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::examine::{PackState, WINDOW_BYTES};
@@ -108,7 +110,7 @@ pub fn scrub(
         keep(repo, &report)?;
         return Err(OpsError::Interrupted);
     }
-    look_at_objects(repo, unlearnt, &mut report, interrupt)?;
+    look_at_objects(repo, unlearnt, &mut report, &pacer)?;
     judge(repo, options, has_news, &mut report, interrupt)?;
     repo.drop_stale_damage()?;
     report.finished = Some(repo.clock().now().to_seconds_text());
@@ -253,17 +255,30 @@ fn read_packs(
     // After a clock was put back nobody knows when those were read that were read in the future.
     let now = repo.clock().now();
     read.retain(|_, at| *at <= now);
-    let chosen = choose(&candidates, &read, options.percent, since);
+    let mut tried = Tried::load(repo)?;
+    tried.retain(|pack, at| stored.contains_key(pack) && at <= now && read.get(pack).is_none_or(|read| *read < at));
+    let mut queue = Queue::new(&candidates, &read, tried.times(), options.percent, since);
     let done = candidates.iter().filter(|candidate| read.get(&candidate.pack).is_some_and(|at| *at >= since));
     let done: Vec<_> = done.copied().collect();
     let bytes = |packs: &[Candidate]| packs.iter().map(|candidate| candidate.size_bytes).sum::<u64>();
     let threads = threads(repo, options.threads);
-    let span = (bytes(&done), bytes(&done) + bytes(&chosen));
-    let mut result = packs::read(repo, &chosen, span, pacer, threads, monitor)?;
+    let done_bytes = bytes(&done);
+    let mut result = PacksRead::default();
+    // What cannot be read counts for nothing, and others are read in its place.
+    loop {
+        let chosen = queue.next();
+        if chosen.is_empty() || result.stopped {
+            break;
+        }
+        let begun = done_bytes + result.bytes;
+        let more = packs::read(repo, &chosen, (begun, begun + bytes(&chosen)), &mut tried, pacer, threads, monitor)?;
+        queue.count(more.bytes);
+        result.add(more);
+    }
     report.packs = candidates.len() as u64;
     report.packs_bytes = bytes(&candidates);
     report.packs_read = done.len() as u64 + result.read;
-    report.bytes_read = span.0 + result.bytes;
+    report.bytes_read = done_bytes + result.bytes;
     let read = catalog.scrubbed().map_err(RepoError::from)?;
     let suspects = &result.suspects;
     let never = candidates.iter().filter(|c| !read.contains_key(&c.pack) && !suspects.contains_key(&c.pack));
@@ -385,9 +400,9 @@ fn look_at_objects(
     repo: &Repository,
     unlearnt: Option<BadObject>,
     report: &mut ScrubReport,
-    interrupt: &Interrupt,
+    pacer: &Pacer,
 ) -> Result<(), OpsError> {
-    let seen = repo.examine_objects(&|| interrupt.check().is_ok());
+    let seen = repo.examine_objects(&|bytes| pacer.pass(bytes).is_continue());
     let ObjectsSeen { checked, mut bad, described } = match seen {
         Err(RepoError::Stopped) => return Err(OpsError::Interrupted),
         seen => seen?,
@@ -407,7 +422,8 @@ fn look_at_objects(
     Ok(())
 }
 
-/// Looks at versions, and marks them.
+/// Looks at versions, and marks them. Where only some were asked for and nothing new was found, of the others those that were marked
+/// damaged: what healed one of them may have healed them as well, and nobody would look at them again for that.
 fn judge(
     repo: &Repository,
     options: &Options,
@@ -418,13 +434,18 @@ fn judge(
     let catalog = repo.catalog();
     let mut versions = catalog.version_summaries().map_err(RepoError::from)?;
     let all: BTreeSet<Uid> = versions.iter().map(|version| version.uid).collect();
-    if let (Selection::Versions(_, uids), false) = (&options.selection, has_news) {
-        versions.retain(|version| uids.contains(&version.uid));
-    }
+    let is_asked_for = |version: &VersionSummary| match &options.selection {
+        Selection::Versions(_, uids) => has_news || uids.contains(&version.uid),
+        Selection::All => true,
+    };
+    versions.retain(|version| is_asked_for(version) || mark::speaks_of_damage(&version.attributes.validity));
     let mut assessor = Assessor::new(repo, *interrupt);
     let (mut rows, now) = (Vec::new(), repo.clock().now().to_seconds_text());
     for version in &versions {
         let found = assessor.assess(&version.image)?;
+        if !is_asked_for(version) && (found.lost_bytes > 0 || found.unseen > 0) {
+            continue;
+        }
         let finding = mark_version(repo, version, found, &now)?;
         report.versions += 1;
         report.versions_good += u64::from(finding.lost_bytes == 0 && finding.unseen_blocks == 0);

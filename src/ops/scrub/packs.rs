@@ -4,6 +4,7 @@ use crate::ops::OpsError;
 use crate::ops::scrub::choose::Candidate;
 use crate::ops::scrub::pace::Pacer;
 use crate::ops::scrub::report::{BadPack, DamagedPack};
+use crate::ops::scrub::tried::Tried;
 use crate::repo::examine::PackState;
 use crate::repo::{RepoError, Repository};
 use crate::words::ids::{BlockId, PackId};
@@ -22,7 +23,7 @@ const BLOCKS_AT_ONCE: u64 = 500_000;
 /// What reading packs has shown.
 #[derive(Debug, Default)]
 pub(super) struct PacksRead {
-    /// Packs that were read.
+    /// Packs that were read; not those that could not be.
     pub(super) read: u64,
     /// Bytes of these.
     pub(super) bytes: u64,
@@ -34,11 +35,23 @@ pub(super) struct PacksRead {
     pub(super) stopped: bool,
 }
 
-/// Reads packs and notes which were read and are intact. `done_bytes` of `total_bytes` were read before.
+impl PacksRead {
+    /// Adds what reading others has shown.
+    pub(super) fn add(&mut self, more: Self) {
+        self.read += more.read;
+        self.bytes += more.bytes;
+        self.intact.extend(more.intact);
+        self.suspects.extend(more.suspects);
+        self.stopped |= more.stopped;
+    }
+}
+
+/// Reads packs and notes which were read and are intact, and which could not be read. `done_bytes` of `total_bytes` were read before.
 pub(super) fn read(
     repo: &Repository,
     chosen: &[Candidate],
     (done_bytes, total_bytes): (u64, u64),
+    tried: &mut Tried,
     pacer: &Pacer,
     threads: usize,
     monitor: &dyn Monitor,
@@ -74,14 +87,16 @@ pub(super) fn read(
                 }
             }
         });
-        let mut intact = Vec::new();
+        let (mut intact, mut unread) = (Vec::new(), Vec::new());
         loop {
             let news = told.recv_timeout(NOTE_EVERY);
-            if intact.len() >= 64 || (news.is_err() && !intact.is_empty()) {
+            if intact.len() + unread.len() >= 64 || (news.is_err() && !(intact.is_empty() && unread.is_empty())) {
                 let now = repo.clock().now();
                 let rows: Vec<_> = std::mem::take(&mut intact).into_iter().map(|pack| (pack, now)).collect();
-                if let Err(error) = repo.catalog().set_scrubbed(&rows) {
-                    failure.get_or_insert(OpsError::from(RepoError::from(error)));
+                let noted = repo.catalog().set_scrubbed(&rows).map_err(RepoError::from);
+                let noted = noted.and_then(|()| tried.note(repo, std::mem::take(&mut unread), now));
+                if let Err(error) = noted {
+                    failure.get_or_insert(OpsError::from(error));
                     failed.store(true, Ordering::Relaxed);
                 }
             }
@@ -99,6 +114,11 @@ pub(super) fn read(
                 Ok(PackState::Intact) => {
                     result.intact.insert(job.pack);
                     intact.push(job.pack);
+                }
+                Ok(state @ (PackState::Missing | PackState::Unreadable(_))) => {
+                    unread.push(job.pack);
+                    result.suspects.insert(job.pack, state);
+                    continue;
                 }
                 Ok(state) => drop(result.suspects.insert(job.pack, state)),
                 Err(error) => {

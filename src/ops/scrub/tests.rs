@@ -3,12 +3,13 @@
 
 use super::*;
 use crate::format::layout;
+use crate::format::layout::ObjectKey;
 use crate::image::ImageReader;
 use crate::ops::backup::{Backup, backup};
 use crate::ops::rebuild::{IndexSource, rebuild};
 use crate::repo::testing::{TestRepository, create, open, small};
 use crate::source::Recipe;
-use crate::target::DirTarget;
+use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
 use crate::words::attribute::Validity;
 use crate::words::clock::{Clock, SystemClock};
 use crate::words::monitor::{Silent, Tally};
@@ -460,4 +461,128 @@ fn a_source_is_compared_byte_by_byte() {
     assert_eq!(ranges, [(4608, 512), (5632, 512), (last, len as u64 - last)]);
     std::fs::write(&path, &bytes[..4096]).unwrap();
     assert!(!compare(&path).is_equal() && compare(&path).differing_bytes == 0);
+}
+
+/// A target of which some packs may not be read.
+struct Closed {
+    inner: DirTarget,
+    packs: BTreeSet<String>,
+}
+
+impl Closed {
+    fn check(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        if !self.packs.contains(key.as_str()) {
+            return Ok(());
+        }
+        let (target, source) = (self.describe(), std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        Err(TargetError::Denied { target, action: "reading", key: key.to_string(), source })
+    }
+}
+
+impl Target for Closed {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn prepare(&self) -> Result<(), TargetError> {
+        self.inner.prepare()
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.inner.put(key, parts)
+    }
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        self.inner.put_new(key, parts)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        self.check(key).and_then(|()| self.inner.get(key))
+    }
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+        self.check(key).and_then(|()| self.inner.read_at(key, offset, buf))
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        self.inner.list(prefix)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        self.inner.delete(key)
+    }
+    fn space(&self) -> Result<Space, TargetError> {
+        self.inner.space()
+    }
+}
+
+#[test]
+fn packs_that_may_not_be_read_do_not_keep_a_percentage_from_the_others() {
+    let world = World::new();
+    let data = world.packs(BlockKind::Data);
+    let packs: BTreeSet<String> = data.iter().step_by(2).cloned().collect();
+    let bytes_of =
+        |packs: &BTreeSet<String>| packs.iter().map(|p| world.file(p).metadata().unwrap().len()).sum::<u64>();
+    let target = Closed { inner: DirTarget::open(world.path("target")), packs: packs.clone() };
+    let repo = open(Arc::new(target), &world.path("closed"), Arc::new(Tally::default())).unwrap();
+    let options = Options { percent: Some(10), ..everything() };
+    let mut tried = Vec::new();
+    for run in 0..20 {
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        let report = scrub(&repo, &options, &Silent, &Interrupt::never()).unwrap();
+        let readable = report.packs_bytes - bytes_of(&packs);
+        assert!(report.bytes_read >= readable.min(report.packs_bytes / 10), "run {run}: {report:?}");
+        let unreadable: BTreeSet<String> = report.unreadable_packs.iter().map(|bad| bad.pack.clone()).collect();
+        assert!(unreadable.is_subset(&packs), "{report:?}");
+        tried.push(unreadable);
+    }
+    let read = repo.catalog().scrubbed().unwrap();
+    let all = repo.catalog().packs().unwrap().len();
+    assert_eq!(read.len(), all - packs.len(), "everything else was read");
+    let together: BTreeSet<String> = tried.iter().flatten().cloned().collect();
+    assert_eq!(together, packs, "those too have had their turn");
+    assert!(tried.iter().any(BTreeSet::is_empty), "and not in each run: {tried:?}");
+}
+
+#[test]
+fn what_heals_one_version_heals_the_others() {
+    let world = World::new();
+    scrub_all(world.repo());
+    let uids = world.repo().catalog().version_uids().unwrap();
+    // Both versions have the first blocks; only one of them is asked for afterwards.
+    let packs_of = |uids| packs_of(world.repo(), uids, &Pacer::new(None, Interrupt::never())).unwrap();
+    let both = packs_of(&uids[..1]).intersection(&packs_of(&uids[1..2])).copied().collect::<Vec<_>>();
+    let both: Vec<String> = both.into_iter().map(|pack| layout::pack(pack).to_string()).collect();
+    act(&world, Action::Flip(100), &both[0], &[]);
+    scrub_all(world.repo());
+    let validity = |uid: Uid| world.repo().version(uid).unwrap().attributes.validity;
+    assert!(uids[..2].iter().all(|uid| matches!(validity(*uid), Validity::Invalid(_))), "{both:?}");
+    let asked = Options { selection: Selection::Versions("one".into(), vec![uids[0]]), ..everything() };
+    let run = || {
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        scrub(world.repo(), &asked, &Silent, &Interrupt::never()).unwrap()
+    };
+    // Nothing is said of what was not asked for as long as it is damaged.
+    assert!(run().findings.iter().all(|finding| finding.uid == uids[0].to_string()));
+    world.back_up("one");
+    let report = run();
+    assert_eq!((validity(uids[0]), validity(uids[1])), (Validity::Valid, Validity::Valid), "{report:?}");
+    let marked: BTreeSet<_> = report.findings.iter().map(|finding| finding.uid.as_str()).collect();
+    assert_eq!(marked, uids[..2].iter().map(Uid::to_string).collect::<Vec<_>>().iter().map(String::as_str).collect());
+}
+
+#[test]
+fn other_objects_are_read_at_the_rate_too() {
+    let world = World::new();
+    let told = std::cell::Cell::new(0);
+    let seen = world.repo().examine_objects(&|bytes| {
+        told.set(told.get() + bytes);
+        true
+    });
+    let of = |object: &String| world.file(object).metadata().unwrap().len();
+    let prefixes = layout::directories()
+        .into_iter()
+        .filter(|prefix| !prefix.starts_with("packs") && !layout::TMP.starts_with(prefix.as_str()));
+    let objects = prefixes.flat_map(|prefix| world.objects(&format!("{prefix}/")));
+    let sizes: Vec<u64> = objects.chain([layout::header().to_string()]).map(|object| of(&object)).collect();
+    let (bytes, largest): (u64, u64) = (sizes.iter().sum(), sizes.iter().copied().max().unwrap());
+    assert!((bytes - largest..bytes).contains(&told.get()), "{} of {bytes}: {seen:?}", told.get());
+    let begun = std::time::Instant::now();
+    let pacer = Pacer::new(Some(bytes * 2), Interrupt::never());
+    look_at_objects(world.repo(), None, &mut ScrubReport::default(), &pacer).unwrap();
+    // What is last is small, and waits for those before it.
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(240), "{:?}", begun.elapsed());
 }

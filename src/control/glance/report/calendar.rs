@@ -35,7 +35,7 @@ impl From<Standing> for Mark {
     fn from(standing: Standing) -> Self {
         match standing {
             Standing::Good => Self::Good,
-            Standing::Damaged => Self::Damaged,
+            Standing::Lacking | Standing::Damaged => Self::Damaged,
             Standing::Incomplete => Self::Incomplete,
         }
     }
