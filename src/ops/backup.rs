@@ -5,7 +5,7 @@
 //! ```
 //!
 //! With changes known (by hints, or by the difference of two snapshots) the image begins as the base and only what changed is
-//! read; otherwise it begins empty and everything is read, while blocks that are known, as the base's are, cost a hash.
+//! read; otherwise it begins empty and everything is read, while blocks equal to the base's cost a hash.
 //!
 //! An interrupted backup publishes nothing. What it stored stays, as a draft record: `--continue` goes on where it stopped. So
 //! that a killed one loses little, that is written every now and then.
@@ -180,7 +180,7 @@ pub fn backup(
     let bad = work.pull(&pull, from..source.size_bytes())?;
     let mut settled = image.settle()?;
     let same_size = |base: &&Base| base.image.block_size == settled.image.block_size;
-    if let Some(base) = base.as_ref().filter(same_size).filter(|_| reads_everything(&plan, resumed)) {
+    if let Some(base) = base.as_ref().filter(same_size).filter(|_| asks_the_index(repo, &plan, resumed)) {
         tell_unchanged(repo, &base.image, &mut settled);
     }
     if source.has_changed() {
@@ -303,9 +303,11 @@ fn open<'a>(
     if same { Ok((session, Some(left))) } else { anew("the source has changed since the interrupted backup") }
 }
 
-/// Whether every block is written, beginning with none.
-const fn reads_everything(plan: &base::Plan, resumed: Option<&Record>) -> bool {
-    !plan.is_incremental && resumed.is_none()
+/// Whether everything is read and nothing compared with the base meanwhile. Comparing costs a request for each node of the base's map
+/// and spares a look at the index for each block: requests are what a bucket makes one wait and pay for, while an index may be
+/// larger than the memory beside a directory.
+fn asks_the_index(repo: &Repository, plan: &base::Plan, resumed: Option<&Record>) -> bool {
+    repo.target().is_paged() && !plan.is_incremental && resumed.is_none()
 }
 
 /// Finds out which of the blocks that were known are those of the base. Parts of the map that are the same are not read.
@@ -330,8 +332,7 @@ fn start_image(
     resumed: Option<&Record>,
 ) -> Result<Arc<DraftImage>, OpsError> {
     let start = resumed.map_or(plan.start, |record| record.image);
-    // The index knows every block of the base as well, and asks the target for nothing.
-    let compared_with = plan.compared_with.filter(|_| !reads_everything(plan, resumed));
+    let compared_with = plan.compared_with.filter(|_| !asks_the_index(repo, plan, resumed));
     let image = DraftImage::new(Arc::clone(repo), start, compared_with);
     let whole = size_bytes / repo.block_size().bytes_u64() * repo.block_size().bytes_u64();
     if size_bytes != whole && !plan.last_is_unchanged {
