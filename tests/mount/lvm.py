@@ -6,7 +6,7 @@ from lab.lvm_guest import TOOLS, LvmGuest, unit_tests
 from lab.shell import check, needs
 
 # What the script says when a part of it has held.
-STEPS = "THICK THIN CRASH CONTINUE VIEW RESTORE CONFORMS FULL".split()
+STEPS = "THICK THIN CRASH CONTINUE VIEW RESTORE CONFORMS FULL MOUNT FULLMOUNT MOUNTCRASH".split()
 
 SCRIPT = r"""
 set -e
@@ -165,6 +165,55 @@ grep -q "full or gone" /tmp/said || fail "it does not say why: $(cat /tmp/said)"
 [ "$(ls_names full)" = 0 ] || fail a full snapshot was published
 [ "$(ours)" = "$kept" ] || fail a full snapshot was left
 echo "GUEST-FULL refused"
+
+# Through the mount: there and back by cp. (The shell would take its own.)
+cp() { /bin/cp "$@"; }
+count() { sed -n "s/^$1 //p" /mnt/status/counters; }
+mkdir -p /mnt; backyfs mount -o restore-to-sources=new /mnt > /tmp/said 2>&1 || fail mount
+ls /mnt/sources/vg | tr '\n' ' ' | grep -q '^thick thin $' || fail the volumes are $(ls /mnt/sources/vg)
+cp /mnt/sources/vg/thin /mnt/incoming/m-thin || fail cp of thin
+cmp /mnt/by_name/m-thin/latest/original /dev/vg/thin || fail the copy of thin differs
+[ "$(ours)" = 2 ] || fail the snapshot of the copy was to be kept
+dd if=/dev/urandom of=/dev/vg/thin bs=4k seek=7000 count=2 conv=notrunc 2>/dev/null; sync
+before=$(count BytesRead)
+[ "$before" -ge 16777216 ] || fail "the first copy read $before bytes"
+cp /mnt/sources/vg/thin /mnt/incoming/m-thin || fail second cp of thin
+[ $(($(count BytesRead) - before)) -le 2097152 ] || fail cp read $(($(count BytesRead) - before)) bytes for a few that changed
+cmp /mnt/by_name/m-thin/latest/original /dev/vg/thin || fail the second copy of thin differs
+[ "$(ours)" = 2 ] || fail $(ours) snapshots after the second copy
+cp /mnt/sources/vg/thick /mnt/incoming/m-thick || fail cp of thick
+cmp /mnt/by_name/m-thick/latest/original /dev/vg/thick || fail the copy of thick differs
+[ "$(ours)" = 2 ] || fail the copy of thick left a snapshot
+cp /mnt/by_name/m-thin/latest/original /mnt/sources/vg/back || fail cp to a new volume
+cmp /dev/vg/back /dev/vg/thin || fail the volume copied back differs
+[ "$(lvs --noheadings --units m --nosuffix -o lv_size vg/back | cut -d. -f1 | tr -d ' ')" = 64 ] || fail the volume copied back has another size
+[ "$(mapped back)" -le $(($(mapped thin) + 5)) ] || fail cp wrote holes: $(mapped back) against $(mapped thin) percent
+if cp /mnt/by_name/m-thin/latest/original /mnt/sources/vg/back 2> /tmp/said; then fail cp overwrote a volume; fi
+lvremove -q -y vg/back > /dev/null
+echo "GUEST-MOUNT there and back"
+
+# A thick snapshot that runs full under cp: cp fails, and nothing counts as a backup.
+cp /mnt/sources/small/thick /mnt/incoming/m-full 2> /tmp/said & running=$!
+daemon=$(pidof backyfs)
+opened $daemon; kill -STOP $daemon
+dd if=/dev/urandom of=/dev/vg/thick bs=1M count=12 conv=notrunc,fsync 2>/dev/null
+kill -CONT $daemon
+if wait $running; then fail cp of a full snapshot ended well; fi
+[ -e /mnt/by_name/m-full/latest ] && fail a full snapshot was published
+ls /mnt/by_name/m-thick > /dev/null || fail the mount hangs
+echo "GUEST-FULLMOUNT refused"
+
+# The daemon is killed while a volume is open: the next one removes its snapshot.
+exec 3< /mnt/sources/vg/thick
+[ "$(ours)" = 3 ] || fail an open volume has no snapshot
+kill -9 $(pidof backyfs); exec 3<&-
+umount -l /mnt; i=0; while pidof backyfs > /dev/null && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done
+[ "$(ours)" = 3 ] || fail who removed the snapshot?
+backyfs mount /mnt > /tmp/said 2>&1 || fail mount after a crash
+i=0; while [ "$(ours)" -gt 2 ] && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done
+[ "$(ours)" = 2 ] || fail the next start left $(ours) snapshots
+backyfs umount /mnt || fail umount
+echo "GUEST-MOUNTCRASH cleaned up"
 echo "GUEST-DONE"
 """
 

@@ -27,9 +27,10 @@ const ODD_BYTES: u64 = 4 << 20;
 
 /// A source that is read.
 pub(super) struct Reading {
-    pub(super) session: Arc<Session>,
-    /// How it is copied to the draft it was copied to last.
+    /// How it is copied to the draft it was copied to last. It has the source open, and so goes before the session: a snapshot that is
+    /// open cannot be removed.
     pub(super) trail: Mutex<Option<Arc<Trail>>>,
+    pub(super) session: Arc<Session>,
 }
 
 /// How a source is copied to a draft: what of it the draft before, or the newest version, has already.

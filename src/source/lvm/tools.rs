@@ -83,7 +83,10 @@ impl Lv {
 pub fn run(program: &str, arguments: &[&str]) -> Result<String, SourceError> {
     let failed = |said: String| SourceError::Tool { program: format!("{program} {}", arguments.join(" ")), said };
     // Texts and numbers of every tool are to be those of no language.
-    let done = Command::new(program).args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).output();
+    let mut command = Command::new(program);
+    // Its tools tell of every file that they inherit, LMDB's among them, before they say what matters.
+    command.args(arguments).envs([("LC_ALL", "C"), ("LVM_SUPPRESS_FD_WARNINGS", "1")]).stdin(Stdio::null());
+    let done = command.output();
     let done = done.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => failed("it is not installed (packages lvm2 and thin-provisioning-tools)".into()),
         _ => failed(error.to_string()),
