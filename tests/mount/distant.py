@@ -304,7 +304,8 @@ def what_stays_is_told_in_one_sentence(w, samples):
         ("secret key", {"AWS_SECRET_ACCESS_KEY": "wrong"}),
         ("access key is not known", {"AWS_ACCESS_KEY_ID": "nobody"}),
         ("AccessDenied", dict(zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), os.environ["BACKYFS_TEST_S3_GUEST"].split(":")))),
-        ("there are no keys", {"AWS_ACCESS_KEY_ID": ""}),
+        ("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not", {"AWS_ACCESS_KEY_ID": ""}),
+        ("there are no keys", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}),
         ("the endpoint is no address", {"BACKYFS_S3_ENDPOINT": "127.0.0.1"}),
     ):
         text = s.sentence("ls", **env)

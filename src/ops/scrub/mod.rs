@@ -40,6 +40,7 @@ use crate::words::ids::{BlockId, PackId, Uid};
 use crate::words::monitor::Monitor;
 use crate::words::stamp::Stamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Where it is kept what is being scrubbed, and since when.
 const RUN: &str = "scrub/run";
@@ -150,11 +151,16 @@ pub fn settle_suspects(repo: &Repository, suspects: &BTreeMap<PackId, PackState>
 /// When this scrub began: now, or when the same one was interrupted.
 fn begin(repo: &Repository, options: &Options) -> Result<Stamp, OpsError> {
     let catalog = repo.catalog();
-    let (what, now) = (options.describe(), repo.clock().now());
+    let (what, mut now) = (options.describe(), repo.clock().now());
     let before = catalog.get_meta(RUN).map_err(RepoError::from)?;
     let before = before.and_then(|bytes| serde_json::from_slice::<(String, i64)>(&bytes).ok());
     if let Some((_, since)) = before.filter(|(same, _)| *same == what && options.start == Start::Resume) {
         return Ok(Stamp::from_millis(since).min(now));
+    }
+    // What the run before read in this very millisecond is not what this one has read.
+    if catalog.scrubbed().map_err(RepoError::from)?.values().any(|at| *at == now) {
+        std::thread::sleep(Duration::from_millis(2));
+        now = repo.clock().now();
     }
     let run = serde_json::to_vec(&(what, now.millis())).unwrap_or_default();
     catalog.set_meta(RUN, &run).map_err(RepoError::from)?;

@@ -372,7 +372,6 @@ fn a_percentage_covers_everything_in_time_and_only_then_versions_are_seen_good()
     let options = Options { percent: Some(16), ..everything() };
     let mut reports = Vec::new();
     for _ in 0..7 {
-        std::thread::sleep(std::time::Duration::from_millis(3));
         reports.push(scrub(world.repo(), &options, &Silent, &Interrupt::never()).unwrap());
     }
     assert!(reports[0].versions_good == 0 && reports[0].packs_never_read > 0, "{:?}", reports[0]);
@@ -389,7 +388,6 @@ fn a_percentage_covers_everything_past_damage_and_interruptions() {
     let options = Options { percent: Some(16), threads: 1, ..everything() };
     let mut report = ScrubReport::default();
     for _ in 0..7 {
-        std::thread::sleep(std::time::Duration::from_millis(3));
         let _ = scrub(world.repo(), &options, &StopAfter(1, &STOP), &Interrupt::new(&STOP));
         STOP.store(false, Ordering::Relaxed);
         report = scrub(world.repo(), &options, &Silent, &Interrupt::never()).unwrap();
@@ -521,7 +519,6 @@ fn packs_that_may_not_be_read_do_not_keep_a_percentage_from_the_others() {
     let options = Options { percent: Some(10), ..everything() };
     let mut tried = Vec::new();
     for run in 0..20 {
-        std::thread::sleep(std::time::Duration::from_millis(3));
         let report = scrub(&repo, &options, &Silent, &Interrupt::never()).unwrap();
         let readable = report.packs_bytes - bytes_of(&packs);
         assert!(report.bytes_read >= readable.min(report.packs_bytes / 10), "run {run}: {report:?}");
@@ -554,10 +551,7 @@ fn what_heals_one_version_heals_the_others() {
     let validity = |uid: Uid| world.repo().version(uid).unwrap().attributes.validity;
     assert!(uids[..2].iter().all(|uid| matches!(validity(*uid), Validity::Invalid(_))), "{copy:?}");
     let asked = Options { selection: Selection::Versions("one".into(), vec![uids[0]]), ..everything() };
-    let run = || {
-        std::thread::sleep(std::time::Duration::from_millis(3));
-        scrub(world.repo(), &asked, &Silent, &Interrupt::never()).unwrap()
-    };
+    let run = || scrub(world.repo(), &asked, &Silent, &Interrupt::never()).unwrap();
     // Nothing is said of what was not asked for as long as it is damaged.
     assert!(run().findings.iter().all(|finding| finding.uid == uids[0].to_string()));
     world.back_up("one");
