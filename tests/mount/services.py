@@ -162,7 +162,8 @@ def libvirt_hooks(w, samples):
     (bin / "backyfs").symlink_to(w.binary)
     (bin / "virsh").write_text(VIRSH)
     (bin / "virsh").chmod(0o755)
-    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "LOG": str(log), "XML": str(xml), "DISK": str(disk)}
+    # The cluster of other tests is none of the hook's.
+    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "LOG": str(log), "XML": str(xml), "DISK": str(disk), "CEPH_CONF": ""}
     hook = CONTRIB / "libvirt/qemu"
     sh(hook, "web1", "started", "begin", "-", input=xml.read_bytes(), env=env)
     equal(w.json("ls"), [], "only when it is shut down")
@@ -287,7 +288,7 @@ def proxmox_hook(w, samples):
         (bin / name).chmod(0o755)
     config = w.root / "backyfs.toml"
     config.write_text('[sources.other]\nkind = "rbd"\npool = "pool"\nconf = "/etc/pve/other.conf"\nuser = "backup"\n')
-    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "DISK": str(disk), "BACKYFS_CONFIG": str(config)}
+    env = w.env | {"PATH": f"{bin}:{os.environ['PATH']}", "BACKYFS_RUN": "env", "DISK": str(disk), "BACKYFS_CONFIG": str(config), "CEPH_CONF": ""}
     hook = CONTRIB / "proxmox/backyfs-hook"
     for phase in ("pre-start", "post-start", "pre-stop"):
         sh(hook, "100", phase, env=env)
