@@ -86,9 +86,13 @@ pub fn sentence(error: &anyhow::Error) -> String {
     text.replace('\n', " ")
 }
 
+/// The error of the repository that a cause is or carries.
 fn repo_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a RepoError> {
-    match (cause.downcast_ref::<RepoError>(), cause.downcast_ref::<SetupError>()) {
-        (Some(error), _) | (None, Some(SetupError::Repo(error))) => Some(error),
+    if let Some(error) = cause.downcast_ref::<RepoError>() {
+        return Some(error);
+    }
+    match (cause.downcast_ref::<RemoveError>(), cause.downcast_ref::<SetupError>()) {
+        (Some(RemoveError::Repo(error)), _) | (_, Some(SetupError::Repo(error))) => Some(error),
         _ => None,
     }
 }
@@ -98,12 +102,6 @@ fn failure(error: &anyhow::Error) -> Option<Failure> {
         if let Some(error) = cause.downcast_ref::<OpsError>() {
             return Some(error.failure());
         }
-        if let Some(error) = cause.downcast_ref::<RepoError>() {
-            return Some(failure_of(error));
-        }
-        match (cause.downcast_ref::<RemoveError>(), cause.downcast_ref::<SetupError>()) {
-            (Some(RemoveError::Repo(error)), _) | (_, Some(SetupError::Repo(error))) => Some(failure_of(error)),
-            _ => cause.downcast_ref::<io::Error>().map(|_| Failure::Other),
-        }
+        repo_error(cause).map(failure_of).or_else(|| cause.downcast_ref::<io::Error>().map(|_| Failure::Other))
     })
 }

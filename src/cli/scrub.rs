@@ -59,7 +59,8 @@ pub fn scrub(context: &Context, args: &Scrub) -> anyhow::Result<ExitCode> {
 fn check(args: &Scrub) -> Result<(), OpsError> {
     let is_partial = args.percent.is_some() || args.all || args.restart;
     if args.packs && (args.what.is_some() || args.source.is_some() || is_partial) {
-        let problem = "--packs reads all packs without a key, cannot tell versions apart and remembers nothing: leave the rest out                        (--after goes on from a pack)";
+        let problem = "--packs reads all packs without a key, cannot tell versions apart and remembers nothing: leave the rest \
+                       out (--after goes on from a pack)";
         return Err(OpsError::refused(problem));
     }
     if args.source.is_some() && is_partial {

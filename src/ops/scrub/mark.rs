@@ -1,7 +1,8 @@
 //! What damage makes of a version's validity. Pure.
 //!
 //! Only what a scrub (or a read) has said is taken back by one: an `invalid` that a person wrote stays until a person takes it
-//! away. One that says which sectors of its source could not be read keeps that, and an incomplete version stays incomplete, since it must never become `latest`; the damage is added to their reasons.
+//! away. One that says which sectors of its source could not be read keeps that, and an incomplete version stays incomplete,
+//! since it must never become `latest`; the damage is added to their reasons.
 
 use crate::ops::scrub::assess::Assessment;
 use crate::source::bad_sectors::BadSectors;
