@@ -7,7 +7,8 @@ use crate::ops::hosts_tests::{condemn, content, draft_record, host, noise, publi
 use crate::ops::remove::{self, Consent, Options};
 use crate::repo::RepoError;
 use crate::repo::testing::{attributes, create, open, small};
-use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::through::Through;
+use crate::target::{DirTarget, ObjectInfo, Target, TargetError};
 use crate::words::attribute::AttributeChange;
 use crate::words::clock::ClockExt;
 use crate::words::ids::PackId;
@@ -30,18 +31,9 @@ struct Meddler {
     is_mute: AtomicBool,
 }
 
-impl Target for Meddler {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn prepare(&self) -> Result<(), TargetError> {
-        self.inner.prepare()
-    }
-    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
-        self.inner.put(key, parts)
-    }
-    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
-        self.inner.put_new(key, parts)
+impl Through for Meddler {
+    fn within(&self) -> &dyn Target {
+        &self.inner
     }
     fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
         if self.is_mute.load(Ordering::Relaxed) && key.as_str().starts_with(layout::WITHDRAWING) {
@@ -49,9 +41,6 @@ impl Target for Meddler {
             return Err(TargetError::Denied { target, action: "reading", key: key.to_string(), source });
         }
         self.inner.get(key)
-    }
-    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
-        self.inner.read_at(key, offset, buf)
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
         let listed = self.inner.list(prefix);
@@ -69,9 +58,6 @@ impl Target for Meddler {
         }
         let (target, source) = (self.describe(), std::io::Error::other("look, do not touch"));
         Err(TargetError::Denied { target, action: "deleting", key: key.to_string(), source })
-    }
-    fn space(&self) -> Result<Space, TargetError> {
-        self.inner.space()
     }
 }
 

@@ -1,11 +1,11 @@
 //! How often a target is asked: every call is a request, and a list one for each page.
 
-use crate::format::layout::ObjectKey;
 use crate::ops::Interrupt;
 use crate::ops::backup::{Backup, backup};
 use crate::repo::{Repository, testing};
 use crate::source::Recipe;
-use crate::target::{Call, DirTarget, ObjectInfo, Operation, Page, Put, RecordingTarget, Space, Target, TargetError};
+use crate::target::through::Through;
+use crate::target::{Call, DirTarget, ObjectInfo, Operation, Page, RecordingTarget, Target, TargetError};
 use crate::words::clock::{Clock, SystemClock};
 use crate::words::monitor::Silent;
 use crate::words::name::Name;
@@ -90,27 +90,12 @@ struct Paged {
     pages: std::sync::atomic::AtomicU64,
 }
 
-impl Target for Paged {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn prepare(&self) -> Result<(), TargetError> {
-        self.inner.prepare()
-    }
-    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
-        self.inner.put(key, parts)
-    }
-    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
-        self.inner.put_new(key, parts)
-    }
-    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
-        self.inner.get(key)
-    }
-    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
-        self.inner.read_at(key, offset, buf)
+impl Through for Paged {
+    fn within(&self) -> &dyn Target {
+        &self.inner
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
-        self.list_after(prefix, "")
+        Through::list_after(self, prefix, "")
     }
     fn is_paged(&self) -> bool {
         true
@@ -129,12 +114,6 @@ impl Target for Paged {
         objects.truncate(wanted.min(10));
         let last = objects.last().map_or(after, |info| info.key.as_str()).to_owned();
         Ok(Page { objects, rest_after: (!is_all).then_some(last) })
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
-        self.inner.delete(key)
-    }
-    fn space(&self) -> Result<Space, TargetError> {
-        self.inner.space()
     }
 }
 

@@ -19,6 +19,8 @@ mod requests;
 mod retry;
 pub mod s3;
 mod spec;
+#[cfg(test)]
+pub(crate) mod through;
 
 pub use dir::{DirTarget, Gate, Step};
 pub use error::TargetError;

@@ -165,6 +165,7 @@ impl<T: Target> Target for RetryTarget<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::through::Through;
     use crate::target::{DirTarget, Fault, FaultTarget, conformance};
     use std::sync::atomic::AtomicUsize;
 
@@ -319,15 +320,9 @@ mod tests {
         once: AtomicBool,
     }
 
-    impl Target for LostAnswer {
-        fn describe(&self) -> String {
-            self.inner.describe()
-        }
-        fn prepare(&self) -> Result<(), TargetError> {
-            self.inner.prepare()
-        }
-        fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
-            self.inner.put(key, parts)
+    impl Through for LostAnswer {
+        fn within(&self) -> &dyn Target {
+            &self.inner
         }
         fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
             let put = self.inner.put_new(key, parts)?;
@@ -341,21 +336,6 @@ mod tests {
                 });
             }
             Ok(put)
-        }
-        fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
-            self.inner.get(key)
-        }
-        fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
-            self.inner.read_at(key, offset, buf)
-        }
-        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
-            self.inner.list(prefix)
-        }
-        fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
-            self.inner.delete(key)
-        }
-        fn space(&self) -> Result<Space, TargetError> {
-            self.inner.space()
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::ops::backup::{Backup, backup};
 use crate::ops::rebuild::{IndexSource, rebuild};
 use crate::repo::testing::{TestRepository, create, open, small};
 use crate::source::Recipe;
-use crate::target::{DirTarget, ObjectInfo, Put, Space, Target, TargetError};
+use crate::target::through::Through;
+use crate::target::{DirTarget, Target, TargetError};
 use crate::words::attribute::Validity;
 use crate::words::clock::{Clock, SystemClock};
 use crate::words::monitor::{Silent, Tally};
@@ -477,33 +478,15 @@ impl Closed {
     }
 }
 
-impl Target for Closed {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn prepare(&self) -> Result<(), TargetError> {
-        self.inner.prepare()
-    }
-    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
-        self.inner.put(key, parts)
-    }
-    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
-        self.inner.put_new(key, parts)
+impl Through for Closed {
+    fn within(&self) -> &dyn Target {
+        &self.inner
     }
     fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
         self.check(key).and_then(|()| self.inner.get(key))
     }
     fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
         self.check(key).and_then(|()| self.inner.read_at(key, offset, buf))
-    }
-    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
-        self.inner.list(prefix)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
-        self.inner.delete(key)
-    }
-    fn space(&self) -> Result<Space, TargetError> {
-        self.inner.space()
     }
 }
 

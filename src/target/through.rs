@@ -1,0 +1,75 @@
+//! Targets of tests that do one thing differently, and all else as the target they wrap.
+
+use crate::format::layout::ObjectKey;
+use crate::target::{ObjectInfo, Page, Put, Space, Target, TargetError};
+
+/// As [`Target`], whose methods it has; each that is not written asks the target within.
+pub trait Through: Send + Sync {
+    /// The target within.
+    fn within(&self) -> &dyn Target;
+
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        self.within().put_new(key, parts)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        self.within().get(key)
+    }
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+        self.within().read_at(key, offset, buf)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        self.within().list(prefix)
+    }
+    fn is_paged(&self) -> bool {
+        self.within().is_paged()
+    }
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        let _ = after;
+        Through::list(self, prefix)
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        self.within().list_page(after, wanted)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        self.within().delete(key)
+    }
+}
+
+impl<T: Through> Target for T {
+    fn describe(&self) -> String {
+        self.within().describe()
+    }
+    fn prepare(&self) -> Result<(), TargetError> {
+        self.within().prepare()
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.within().put(key, parts)
+    }
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        Through::put_new(self, key, parts)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        Through::get(self, key)
+    }
+    fn read_at(&self, key: &ObjectKey, offset: u64, buf: &mut [u8]) -> Result<(), TargetError> {
+        Through::read_at(self, key, offset, buf)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        Through::list(self, prefix)
+    }
+    fn is_paged(&self) -> bool {
+        Through::is_paged(self)
+    }
+    fn list_after(&self, prefix: &str, after: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+        Through::list_after(self, prefix, after)
+    }
+    fn list_page(&self, after: &str, wanted: usize) -> Result<Page, TargetError> {
+        Through::list_page(self, after, wanted)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+        Through::delete(self, key)
+    }
+    fn space(&self) -> Result<Space, TargetError> {
+        self.within().space()
+    }
+}
