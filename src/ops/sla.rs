@@ -65,10 +65,7 @@ pub fn list_breaches(
     }
     for (name, versions) in histories.iter().filter(|(name, _)| filter.is_named(name)) {
         for schedule in policy.schedules_of(name) {
-            let found = match versions.is_empty() {
-                true => vec![Breach::Never],
-                false => breaches(schedule, versions, now, deletable, &policy.zone),
-            };
+            let found = breaches(schedule, versions, now, deletable, &policy.zone);
             rows.extend(found.iter().map(|breach| SlaRow::new(name.to_string(), schedule.name.clone(), breach)));
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::catalog::VersionSummary;
 use crate::image::overlay::OverlayFile;
-use crate::ops::retain::sla::{Breach, Severity, breaches};
+use crate::ops::retain::sla::{Severity, breaches};
 use crate::ops::retain::{Made, Policy, Standing, Zone};
 use crate::ops::scrub::report::{ScrubReport, last};
 use crate::ops::sla::SlaRow;
@@ -263,11 +263,7 @@ fn names(versions: Vec<VersionSummary>, policy: &Policy, protect_younger: Durati
         let schedules = policy.schedules_of(&name);
         let (mut rows, mut worst) = (Vec::new(), None);
         for schedule in &schedules {
-            let found = match versions.is_empty() {
-                true => vec![Breach::Never],
-                false => breaches(schedule, &history, now, deletable, &policy.zone),
-            };
-            for breach in found {
+            for breach in breaches(schedule, &history, now, deletable, &policy.zone) {
                 worst = worst.max(Some(breach.severity()));
                 rows.push(SlaRow::new(name.to_string(), schedule.name.clone(), &breach));
             }

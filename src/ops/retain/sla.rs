@@ -138,6 +138,9 @@ pub fn breaches(
     deletable_before: Stamp,
     zone: &Zone,
 ) -> Vec<Breach> {
+    if versions.is_empty() {
+        return vec![Breach::Never];
+    }
     let late_after =
         |last: Stamp| zone.after(last, &schedule.interval).and_then(|next| zone.after(next, &schedule.sla));
     let since = |at: Stamp| now.millis() - at.millis();
@@ -228,7 +231,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_of_what_is_in_order() {
-        assert_eq!(said(&[]), [""; 0]);
+        assert_eq!(said(&[]), ["missing: there is no version of this name"]);
         assert_eq!(said(&days(14..=22)), [""; 0]);
         // A new name, and one whose first version is of yesterday morning and was made for nothing.
         assert_eq!(said(&days(22..=22)), [""; 0]);
