@@ -2,6 +2,7 @@
 //! file never lies: locked means alive, whatever its content and however the daemon ended.
 
 use crate::fs::process::{self, ProcessId};
+use crate::words::hex::hex;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -41,8 +42,7 @@ impl PidFile {
     /// For a mountpoint (a resolved path). Its name is a digest, because a path may be longer than a file name.
     pub fn new(run_dir: &Path, mountpoint: &Path) -> Self {
         let digest = Sha256::digest(mountpoint.as_os_str().as_bytes());
-        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Self { path: run_dir.join(format!("{hex}.pid")) }
+        Self { path: run_dir.join(format!("{}.pid", hex(&digest[..16]))) }
     }
 
     /// Makes this process the one that serves the mountpoint. `None` when another does.

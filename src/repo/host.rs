@@ -10,6 +10,7 @@
 //! copy; it becomes a new host too. The ids it had before are kept, because what they pinned for overlays in this directory must be
 //! pinned anew.
 
+use crate::words::hex::hex;
 use crate::words::ids::HostId;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -52,8 +53,7 @@ impl Place {
             // machine-id(5) asks that it is not spread as it is.
             let hidden = Sha256::new().chain_update("backyfs").chain_update(text).finalize();
             // Before its first boot is over a machine is "uninitialized".
-            (text.len() >= 32)
-                .then(|| (*name, hidden[..16].iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"))))
+            (text.len() >= 32).then(|| (*name, hex(&hidden[..16])))
         });
         let directory = fs::metadata(state_dir)?;
         Ok(Self(machine.chain([("directory", directory_of(&directory))]).collect()))

@@ -5,10 +5,10 @@ use crate::format::frame::{Compression, FrameHeader, FrameKind, HEADER_LEN, NONC
 use crate::seal::compress;
 use crate::seal::derive::Key;
 use crate::seal::error::SealError;
+use crate::words::hex::hex;
 use crate::words::ids::{KeyVersion, RepoId};
 use chacha20poly1305::aead::inout::InOutBuf;
 use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
-use std::fmt::Write;
 
 /// A cipher under one key.
 pub(super) fn cipher(key: &Key) -> XChaCha20Poly1305 {
@@ -150,11 +150,4 @@ impl<'a> Sealed<'a> {
         let aad = self.header.aad(&self.place.repo);
         cipher.decrypt_inout_detached(&nonce, &aad, buffer, &self.tag).map_err(|_| error)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

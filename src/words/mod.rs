@@ -5,6 +5,7 @@ pub mod attribute;
 pub mod clock;
 pub mod damage;
 pub mod geometry;
+pub mod hex;
 pub mod histogram;
 pub mod ids;
 pub mod monitor;

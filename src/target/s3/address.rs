@@ -3,6 +3,7 @@
 use crate::target::s3::credentials::Keys;
 use crate::target::s3::settings::{Place, Settings, Style};
 use crate::words::clock::{Clock, SystemClock};
+use crate::words::hex::hex;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use s3::Region;
 use s3::error::S3Error;
@@ -161,15 +162,6 @@ fn hmac(key: &[u8], text: &[u8]) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text);
     hex(&mac.finalize().into_bytes())
-}
-
-/// Lower case.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@
 
 use crate::target::Put;
 use crate::target::s3::S3Target;
-use crate::target::s3::address::hex;
 use crate::target::s3::answer::Trouble;
 use crate::words::clock::{Clock, SystemClock};
+use crate::words::hex::hex;
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 

@@ -41,8 +41,9 @@ pub use web_identity::{SESSION_DEFAULT, endpoint as token_service};
 
 use crate::format::layout::{self, ObjectKey};
 use crate::target::{Limits, ObjectInfo, Page, Put, Request, Requests, Space, Target, TargetError};
+use crate::words::hex::hex;
 use crate::words::ids::PackId;
-use address::{Address, EMPTY_SHA256, hex};
+use address::{Address, EMPTY_SHA256};
 use answer::{Trouble, check_range, judge};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
