@@ -6,7 +6,7 @@
 //! growing and shrinking, also both, snapshots of others and going back to them, clones and their flattening.
 
 use super::*;
-use crate::repo::testing::{self, TestRepository};
+use crate::repo::testing::{self, Dice, TestRepository};
 use crate::source::Destination;
 use crate::source::destination::{Consent, Holes, Manner, Start};
 use crate::source::rbd::RbdImage;
@@ -22,22 +22,6 @@ fn rbd(arguments: &[&str]) -> String {
     let done = Command::new("rbd").args(arguments).output().unwrap();
     assert!(done.status.success(), "rbd {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap()
-}
-
-/// A small generator (xorshift*, Vigna 2016), so that a seed repeats a run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end.max(1)
-    }
-
-    fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.below(256) as u8).collect()
-    }
 }
 
 /// An image, what it holds, and the backups of it.

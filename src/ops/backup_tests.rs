@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::gc::{Options, gc};
-use crate::repo::testing::{self, TestRepository};
+use crate::repo::testing::{self, Dice, TestRepository};
 use crate::words::monitor::{Counter, Silent, Tally};
 use crate::words::record::BlockKind;
 use std::fs::File;
@@ -355,22 +355,6 @@ fn bad_blocks_of_the_base_are_read_again() {
     let (record, read) = scene.run_counted().unwrap();
     assert_eq!(read, 100 * BLOCK + 77);
     scene.assert_whole(&record);
-}
-
-/// A small generator (xorshift*, Vigna 2016), so that a seed repeats a run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end.max(1)
-    }
-
-    fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.below(256) as u8).collect()
-    }
 }
 
 /// Hundreds of incremental backups in a row against plain copies of the disk: whatever is patched, punched or cut off, and however

@@ -131,3 +131,21 @@ fn open_with(
     }
     once()
 }
+
+/// A small generator (xorshift*, Vigna 2016), so that a seed repeats a run.
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// A number smaller than `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % end.max(1)
+    }
+
+    /// So many bytes.
+    pub fn bytes(&mut self, len: u64) -> Vec<u8> {
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
