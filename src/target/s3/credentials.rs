@@ -201,17 +201,19 @@ impl Holder {
 
     /// The keys to sign with. Those that end soon are renewed by one caller; the others go on with them meanwhile.
     pub(super) fn keys(&self) -> Keys {
-        let is_due = |held: &Held| held.is_due(SystemClock.now());
-        let keys = {
+        let held = || {
             let held = self.held.lock();
-            if !is_due(&held) {
-                return held.issued.keys.clone();
-            }
-            held.issued.keys.clone()
+            (held.issued.keys.clone(), held.is_due(SystemClock.now()))
         };
+        let (keys, is_due) = held();
+        if !is_due {
+            return keys;
+        }
         let Some(_alone) = self.renewing.try_lock() else { return keys };
-        if !is_due(&self.held.lock()) {
-            return self.held.lock().issued.keys.clone();
+        // Another may have renewed them meanwhile.
+        let (keys, is_due) = held();
+        if !is_due {
+            return keys;
         }
         match self.source.load() {
             Ok(issued) => {
