@@ -2,14 +2,14 @@
 
 import json
 import random
-import re
 import struct
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from .contestants import Backyfs
 from .images import MIB
-from .sources import CHUNK, THREADS, backup, hashing_limit
+from .sources import CHUNK, THREADS, backup, hash_all, reader_note
 from .table import Row
 
 IMAGE = "rbd/bench"
@@ -24,13 +24,20 @@ def rbd(*arguments, **kw):
 
 
 def plain_reader(size):
-    """MB/s of reading an image with as many requests of the same size as a backup has under way, and nothing else."""
-    said = rbd("bench", "--io-type", "read", "--io-size", CHUNK, "--io-threads", THREADS, "--io-total", size, IMAGE)
-    # It tells the time in whole seconds.
-    rate = re.search(r"ops/sec:\s*([\d.]+)", said)
-    if not rate:
-        raise SystemExit(f"rbd bench said {said[-200:]}")
-    return float(rate[1]) * CHUNK / 1e6
+    """Seconds of reading an image with as many requests of the same size as a backup has under way, and nothing else."""
+    start = time.perf_counter()
+    rbd("bench", "--io-type", "read", "--io-size", CHUNK, "--io-threads", THREADS, "--io-total", size, IMAGE)
+    return time.perf_counter() - start
+
+
+def reader_that_hashes(size):
+    """Seconds until as much is read and hashed, both at once: the cores are the cluster's, too."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(hash_all, size)
+        plain_reader(size)
+        hashed.result()
+    return time.perf_counter() - start
 
 
 def change(room, pieces, size):
@@ -59,11 +66,15 @@ def run(given, size, rounds, room, figures):
         add("first s", backup(it, f"rbd:{IMAGE}", "vm")[0])
         for _ in range(rounds):
             # In turn, so that both meet the same machine.
-            reader = plain_reader(size)
-            seconds, _ = backup(it, "--full", f"rbd:{IMAGE}", "vm")
-            add("reader MB/s", min(reader, hashing_limit()))
-            add("read MB/s", size / 1e6 / seconds)
-            add("nothing s", backup(it, f"rbd:{IMAGE}", "vm")[0])
+            nothing = plain_reader(CHUNK)
+            add("plain MB/s", size / 1e6 / (plain_reader(size) - nothing))
+            add("reader MB/s", size / 1e6 / (reader_that_hashes(size) - nothing))
+            # What both take for nothing, to connect and to take and remove snapshots, is no reading.
+            nothing = backup(it, f"rbd:{IMAGE}", "vm")[0]
+            seconds = backup(it, "--full", f"rbd:{IMAGE}", "vm")[0]
+            add("nothing s", nothing)
+            add("full s", seconds)
+            add("read MB/s", size / 1e6 / (seconds - nothing))
         change(room, size // MIB // 16, size)
         add("changed s", backup(it, f"rbd:{IMAGE}", "vm")[0])
         out = room / "out.img"
@@ -90,8 +101,9 @@ def rows(figures):
     get = lambda name: figures.middle("backyfs", f"rbd {name}")
     return [
         Row("rbd, first backup", get("first s"), "s"),
-        Row("rbd, everything read again", get("read MB/s"), "MB/s", at_least=0.8 * get("reader MB/s"), note="0.8 of a plain reader, or of hashing"),
         Row("rbd, nothing changed", get("nothing s"), "s"),
+        Row("rbd, everything read again", get("full s"), "s"),
+        Row("  the difference", get("read MB/s"), "MB/s", at_least=0.8 * get("reader MB/s"), note=reader_note(get)),
         Row("rbd, a sixteenth changed", get("changed s"), "s", {"the first backup": (get("first s"), 0.5)}),
         Row("rbd, restore to a new image", get("restore MB/s"), "MB/s"),
     ]

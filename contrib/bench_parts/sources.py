@@ -28,15 +28,16 @@ def backup(it, *arguments):
     return time.perf_counter() - start, usage.ru_maxrss * 1024
 
 
-def plain_reader(image):
-    """MB/s of reading a file by as many threads as a backup uses, and nothing else."""
+def plain_reader(image, use=lambda chunk: None):
+    """MB/s of reading a file by as many threads as a backup uses, and nothing but `use` of each chunk."""
     size = image.stat().st_size
     fd = os.open(image, os.O_RDONLY)
     buffers = [bytearray(CHUNK) for _ in range(THREADS)]
 
     def read(worker):
         for at in range(worker * CHUNK, size, THREADS * CHUNK):
-            os.preadv(fd, [buffers[worker]], at)
+            got = os.preadv(fd, [buffers[worker]], at)
+            use(memoryview(buffers[worker])[:got])
 
     start = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as pool:
@@ -45,19 +46,16 @@ def plain_reader(image):
     return size / 1e6 / (time.perf_counter() - start)
 
 
-def hashing_limit():
-    """MB/s that all cores can hash."""
-    data = bytes(CHUNK)
+def hash_all(size):
+    """Hashes so many bytes on all cores."""
+    cores, data = os.cpu_count() or 1, bytes(CHUNK)
 
-    def run(_):
-        for _ in range(32):
+    def run(worker):
+        for _ in range(worker * CHUNK, size, cores * CHUNK):
             hashlib.sha256(data)
 
-    cores = os.cpu_count() or 1
-    start = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
         list(pool.map(run, range(cores)))
-    return cores * 32 * CHUNK / 1e6 / (time.perf_counter() - start)
 
 
 def sources_part(it, figures, room, base, change_bytes):
@@ -100,11 +98,17 @@ def sources_part(it, figures, room, base, change_bytes):
     subprocess.run(["cp", "--sparse=never", base, dense], check=True)
     backup(it, dense, "dense")
     os.sync()
-    reader = min(plain_reader(dense), hashing_limit())
+    add("plain MB/s", plain_reader(dense))
+    # Both on these cores: what whoever must do both can reach.
+    add("reader MB/s", plain_reader(dense, hashlib.sha256))
     seconds, _ = backup(it, dense, "dense")
     add("read MB/s", dense.stat().st_size / 1e6 / seconds)
-    add("reader MB/s", reader)
     dense.unlink()
+
+
+def reader_note(get):
+    """What the limit is made of."""
+    return f"0.8 of a plain reader that hashes ({get('reader MB/s'):.0f} MB/s; one that does not: {get('plain MB/s'):.0f})"
 
 
 def rows(figures):
@@ -119,5 +123,5 @@ def rows(figures):
         Row("  peak resident set", get("none RSS MiB"), "MiB", at_most=256),
         Row("1 TiB, some MiB changed by hints", get("changed s"), "s", {"the same bytes alone": (get("plain s"), 1.25)}),
         Row("  peak resident set", get("changed RSS MiB"), "MiB", at_most=512),
-        Row("backup of a known image", get("read MB/s"), "MB/s", {}, at_least=0.8 * get("reader MB/s")),
+        Row("backup of a known image", get("read MB/s"), "MB/s", at_least=0.8 * get("reader MB/s"), note=reader_note(get)),
     ]
