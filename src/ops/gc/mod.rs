@@ -13,6 +13,7 @@ pub mod auto;
 mod clean;
 mod keepers;
 mod marks;
+mod obstacles;
 pub mod policy;
 mod reach;
 mod report;
@@ -228,12 +229,7 @@ impl Collection<'_> {
     fn plan(&mut self, now: Stamp) -> Result<Plan, OpsError> {
         let roots = Roots::read(self.repo)?;
         let surveyed = survey::survey(self.repo, &roots, &self.stored, now, self.interrupt)?;
-        for node in &surveyed.unreadable {
-            let (id, error) = (node.id, &node.error);
-            self.report
-                .obstacles
-                .push(format!("map node {id} cannot be read, so what is below it is not known: {error}"));
-        }
+        self.report.obstacles.extend(obstacles::of_maps(self.repo, &surveyed.unreadable, self.interrupt)?);
         let policy = Policy {
             dead_percent: self.options.dead_percent,
             pack_bytes: self.repo.header().pack_size_bytes,

@@ -28,6 +28,17 @@ pub trait Visitor {
     fn blocks(&mut self, ids: &[u64]);
 }
 
+/// Looks at nothing.
+pub struct Nobody;
+
+impl Visitor for Nobody {
+    fn node(&mut self, _: &BlockId) -> Result<(), OpsError> {
+        Ok(())
+    }
+
+    fn blocks(&mut self, _: &[u64]) {}
+}
+
 /// A map node that cannot be read: what is below it is not known.
 #[derive(Debug)]
 pub struct Unreadable {
