@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, CatalogError};
 use crate::control::given::{Given, Key};
 use crate::control::{Settings, SettingsError, key_file};
+use crate::format::layout;
 use crate::format::slot::Argon2Costs;
 use crate::ops::OpsError;
 use crate::ops::repair::header::{self, Kept};
@@ -226,8 +227,9 @@ fn look_for_secrets(settings: &Settings) -> Result<(), SetupError> {
 
 fn look_for_repository(settings: &Settings) -> Result<(), SetupError> {
     let target = target(settings)?;
-    match target.get(&crate::format::layout::header()) {
+    match target.get(&layout::header()) {
         Ok(_) => Ok(()),
+        Err(_) if target.get(&layout::Object::SpareHeader.key()).is_ok() => Ok(()),
         Err(target::TargetError::NotFound { .. }) => Err(without_header(&*target).into()),
         Err(error) => Err(RepoError::from(error).into()),
     }

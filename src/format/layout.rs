@@ -9,6 +9,8 @@ use std::fmt;
 pub const HEADER: &str = "backyfs.repository";
 /// Key slots and key rings.
 pub const KEYS: &str = "keys/";
+/// Second copies of the header, key slots and key rings, away from the first: without these nothing can be read.
+pub const SPARE: &str = "spare/";
 /// Packs, in 256 directories.
 pub const PACKS: &str = "packs/";
 /// Index fragments.
@@ -38,12 +40,15 @@ pub const TMP: &str = "tmp/";
 
 const SLOT: &str = "keys/slot-";
 const RING: &str = "keys/ring-";
+const SPARE_SLOT: &str = "spare/slot-";
+const SPARE_RING: &str = "spare/ring-";
 
 /// The directories of a repository, parents before children, without a trailing slash. `init` makes all of them and nothing
 /// makes one later: writing to a target whose file system is not mounted must fail, not fill the mount point.
 pub fn directories() -> Vec<String> {
     let flat = [
         KEYS,
+        SPARE,
         PACKS,
         INDEX,
         VERSIONS,
@@ -201,6 +206,9 @@ pub enum Object {
     Header,
     Slot(SlotId),
     Ring(KeyVersion),
+    SpareHeader,
+    SpareSlot(SlotId),
+    SpareRing(KeyVersion),
     Pack(PackId),
     Fragment(FragmentId),
     Record(RecordKind, Uid),
@@ -219,6 +227,9 @@ impl Object {
             Self::Header => header(),
             Self::Slot(id) => slot(id),
             Self::Ring(version) => ring(version),
+            Self::SpareHeader => ObjectKey(format!("{SPARE}{HEADER}")),
+            Self::SpareSlot(id) => ObjectKey(format!("{SPARE_SLOT}{id}")),
+            Self::SpareRing(version) => ObjectKey(format!("{SPARE_RING}{:08}", version.0)),
             Self::Pack(id) => pack(id),
             Self::Fragment(id) => fragment(id),
             Self::Record(kind, uid) => record(kind, uid),
@@ -229,6 +240,21 @@ impl Object {
             Self::Condemned(batch) => condemned(batch),
             Self::Damage(id) => damage(id),
         }
+    }
+}
+
+impl Object {
+    /// The other copy of what lies on the target twice.
+    pub fn twin(self) -> Option<Self> {
+        Some(match self {
+            Self::Header => Self::SpareHeader,
+            Self::Slot(id) => Self::SpareSlot(id),
+            Self::Ring(version) => Self::SpareRing(version),
+            Self::SpareHeader => Self::Header,
+            Self::SpareSlot(id) => Self::Slot(id),
+            Self::SpareRing(version) => Self::Ring(version),
+            _ => return None,
+        })
     }
 }
 
@@ -251,6 +277,11 @@ fn guess(text: &str) -> Option<Object> {
             (Some(id), _) => id.parse().ok().map(Object::Slot),
             (_, Some(version)) => version.parse().ok().map(|version| Object::Ring(KeyVersion(version))),
             _ => None,
+        },
+        SPARE => match (text.strip_prefix(SPARE_SLOT), text.strip_prefix(SPARE_RING)) {
+            (Some(id), _) => id.parse().ok().map(Object::SpareSlot),
+            (_, Some(version)) => version.parse().ok().map(|version| Object::SpareRing(KeyVersion(version))),
+            _ => (rest == HEADER).then_some(Object::SpareHeader),
         },
         PACKS => rest.split_once('/').and_then(|(_, id)| id.parse().ok()).map(Object::Pack),
         INDEX => rest.parse().ok().map(Object::Fragment),
@@ -320,6 +351,9 @@ mod tests {
             Object::Slot(SlotId::from_bytes([1; 16])),
             Object::Ring(KeyVersion(12)),
             Object::Ring(KeyVersion(u32::MAX)),
+            Object::SpareHeader,
+            Object::SpareSlot(SlotId::from_bytes([1; 16])),
+            Object::SpareRing(KeyVersion(12)),
             Object::Pack(PackId::from_bytes([0xa5; 32])),
             Object::Fragment(FragmentId::from_bytes([2; 16])),
             Object::Record(RecordKind::Version, uid),
@@ -356,7 +390,7 @@ mod tests {
         for bad in ["", "/etc", "a//b", "a/", "../x", "a/./b", "a b", "a\\b", "é", long.as_str()] {
             assert!(ObjectKey::new(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(directories().len(), 14 + 256);
+        assert_eq!(directories().len(), 15 + 256);
         assert!(directories().iter().all(|directory| ObjectKey::new(directory).is_ok()));
     }
 }

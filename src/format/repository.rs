@@ -11,8 +11,8 @@ const WHAT: &str = "backyfs repository";
 
 /// First bytes of the header.
 pub const MAGIC: [u8; 8] = *b"backyfs\0";
-/// The repository format this program writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The repository format this program writes, and the newest it reads. In the one before nothing had a second copy.
+pub const FORMAT_VERSION: u32 = 2;
 const NAME_LEN: usize = 24;
 /// How block ids are made.
 pub const ID_ALGORITHM: &str = "hmac-sha256";
@@ -160,9 +160,9 @@ mod tests {
     #[test]
     fn a_newer_format_says_so() {
         let mut bytes = samples::header().encode(|_| [0; MAC_LEN]);
-        bytes[8] = 2;
+        bytes[8] = 3;
         let error = UncheckedHeader::decode(&bytes).unwrap_err();
-        assert_eq!(error, FormatError::Newer { what: WHAT, version: 2, supported: 1 });
+        assert_eq!(error, FormatError::Newer { what: WHAT, version: 3, supported: 2 });
         assert!(error.to_string().contains("made by a newer backyfs"), "{error}");
     }
 

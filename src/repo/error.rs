@@ -65,7 +65,7 @@ pub enum RepoError {
     /// There are keys, and nothing else.
     #[error(
         "{target} holds keys without a repository ({object}): another `backyfs init` is at work, or one was interrupted; if none is at \
-         work and nothing else was ever there, delete everything below keys/ and run it again"
+         work and nothing else was ever there, delete everything below keys/ and spare/ and run it again"
     )]
     HalfMade {
         /// The target.

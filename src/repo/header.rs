@@ -22,7 +22,12 @@ pub fn left(target: &dyn Target) -> Result<Option<RepoError>, RepoError> {
             return Ok(Some(RepoError::NoHeader { target: target.describe(), object }));
         }
     }
-    Ok(first(layout::KEYS)?.map(|object| RepoError::HalfMade { target: target.describe(), object }))
+    for prefix in [layout::KEYS, layout::SPARE] {
+        if let Some(object) = first(prefix)? {
+            return Ok(Some(RepoError::HalfMade { target: target.describe(), object }));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -47,6 +52,7 @@ mod tests {
         let whole = target.save();
         assert!(matches!(create(&target), Err(RepoError::AlreadyExists { .. })));
         target.delete(&layout::header()).unwrap();
+        target.delete(&layout::Object::SpareHeader.key()).unwrap();
         let (keys, pack) = (target.save(), layout::pack(PackId::from_bytes([7; 32])));
         assert!(matches!(create(&target), Err(RepoError::HalfMade { .. })));
         assert!(target.save() == keys);

@@ -114,5 +114,6 @@ fn sealed_kind(key: &ObjectKey) -> Option<(FrameKind, [u8; 32])> {
         Object::Condemned(id) => plain(FrameKind::Condemned, id.as_bytes()),
         Object::Damage(id) => plain(FrameKind::Damage, id.as_bytes()),
         Object::Header | Object::Slot(_) | Object::Ring(_) | Object::Pack(_) => None,
+        Object::SpareHeader | Object::SpareSlot(_) | Object::SpareRing(_) => None,
     }
 }

@@ -49,7 +49,7 @@ pub mod slots;
 pub mod store;
 #[cfg(test)]
 pub mod testing;
-mod unlock;
+pub mod unlock;
 pub mod withdraw;
 
 use crate::catalog::Catalog;

@@ -52,6 +52,9 @@ impl Repository {
             }
         }
         listed.insert(layout::header());
+        // What is there once should be there twice.
+        let twins: Vec<ObjectKey> = listed.iter().filter_map(|key| Some(layout::parse(key)?.twin()?.key())).collect();
+        listed.extend(twins);
         for key in listed.union(&expected) {
             let Some(object) = layout::parse(key) else { continue };
             if !go_on(std::mem::take(&mut read_bytes)) {
@@ -133,6 +136,10 @@ impl Repository {
         };
         Ok(match object {
             Object::Header | Object::Ring(_) | Object::Condemned(_) => true,
+            Object::SpareHeader | Object::SpareRing(_) => true,
+            Object::Slot(_) | Object::SpareSlot(_) => {
+                object.twin().is_some_and(|twin| self.core.target.get(&twin.key()).is_ok())
+            }
             Object::Record(RecordKind::Version, uid) | Object::Attribute(uid, _) => !is_removed(uid)?,
             Object::Ok(uid) => match catalog.record(uid)? {
                 Some((record, _)) if record.kind == RecordKind::Version => !is_removed(uid)?,
@@ -144,6 +151,11 @@ impl Repository {
         })
     }
 
+    /// Whether bytes are the object.
+    pub(super) fn is_whole(&self, object: Object, bytes: &[u8]) -> bool {
+        self.look_at(object, bytes, &mut BTreeMap::new()).is_ok()
+    }
+
     fn look_at(&self, object: Object, bytes: &[u8], described: &mut BTreeMap<PackId, u32>) -> Result<(), String> {
         let open = |kind, id| self.core.sealer.open_object(kind, id, bytes).map_err(|error| error.to_string());
         let of_uid = |kind, uid: Uid| open(kind, object_id(uid.as_bytes(), &[]));
@@ -151,12 +163,14 @@ impl Repository {
         let is_own =
             |is_own: bool| if is_own { Ok(()) } else { Err("it is another object under this name".to_owned()) };
         match object {
-            Object::Header => keys::check_header(&self.core.sealer, bytes).map_err(|error| error.to_string()),
-            Object::Slot(id) => {
+            Object::Header | Object::SpareHeader => {
+                keys::check_header(&self.core.sealer, bytes).map_err(|error| error.to_string())
+            }
+            Object::Slot(id) | Object::SpareSlot(id) => {
                 let slot = Slot::decode(bytes).map_err(told)?;
                 is_own(slot.id == id && slot.repo == self.id())
             }
-            Object::Ring(version) => {
+            Object::Ring(version) | Object::SpareRing(version) => {
                 let rings = self.core.sealer.with_rings(&[bytes.to_vec()]).map_err(|error| error.to_string())?;
                 is_own(rings.keyring().current() == version)
             }

@@ -95,7 +95,7 @@ impl Repository {
     /// When there is no repository, the secret opens no slot, the format is newer, or the state directory fails.
     pub fn open(settings: Settings) -> Result<Arc<Self>, RepoError> {
         let Settings { target, secret, state_dir, memory_bytes, cache, clock, monitor, workers, readers } = settings;
-        let sealer = unlock(&*target, &secret, &state_dir, &clock)?;
+        let sealer = unlock(&*target, &secret, &state_dir, &clock, &*monitor)?;
         let header = sealer.header().clone();
         let state_dir = state_dir.join(header.repo.to_string());
         let sealer = Arc::new(sealer);

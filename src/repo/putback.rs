@@ -11,8 +11,27 @@ use crate::repo::{RepoError, Repository, object_id};
 use crate::target::TargetError;
 use crate::words::attribute::AttributeEntry;
 use crate::words::clock::ClockExt;
-use crate::words::ids::{BatchId, KeyVersion, Uid};
+use crate::words::ids::{BatchId, Uid};
 use crate::words::record::{Record, Verdict};
+
+/// Where the copy lies that something is put back from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyPlace {
+    /// On the target: its other copy.
+    Target,
+    /// In the state directory of this host.
+    Host,
+}
+
+impl CopyPlace {
+    /// What is done with it, in words.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Target => "it is put back from its other copy",
+            Self::Host => "it is put back from the copy of this host",
+        }
+    }
+}
 
 impl Repository {
     /// Copies what stands under a name to `aside/`, and answers where. Nothing there is fine.
@@ -134,28 +153,30 @@ impl Repository {
         Ok(self.core.target.put(&layout::condemned(batch), &[&sealed])?)
     }
 
-    /// Puts back the header or a key ring from the copy that this host keeps; says whether there is one.
+    /// Puts back one of the two copies of the header, a key slot or a key ring; says whether there is another, here or there.
     ///
     /// # Errors
     /// When the target fails. It can be repeated.
     pub fn put_back_kept(&self, object: Object) -> Result<bool, RepoError> {
-        let Some(bytes) = self.kept_copy(object) else { return Ok(false) };
-        self.core.target.put(&object.key(), &[&bytes])?;
+        let Some((bytes, _)) = self.kept_copy(object) else { return Ok(false) };
+        match object {
+            Object::Slot(_) | Object::SpareSlot(_) => self.put_twin_of_slot(object, &bytes)?,
+            _ => self.core.target.put(&object.key(), &[&bytes])?,
+        }
         Ok(true)
     }
 
-    /// The copy of the header or a key ring that this host keeps, if it is good.
-    pub fn kept_copy(&self, object: Object) -> Option<Vec<u8>> {
-        let bytes = crate::repo::keep::read(&self.state_dir, &object.key())?;
-        let is_good = match object {
-            Object::Header => crate::seal::keys::check_header(&self.core.sealer, &bytes).is_ok(),
-            Object::Ring(version) => {
-                let rings = self.core.sealer.with_rings(std::slice::from_ref(&bytes));
-                rings.is_ok_and(|rings| rings.keyring().current() == KeyVersion(version.0))
-            }
-            _ => false,
-        };
-        is_good.then_some(bytes)
+    /// A good copy of the header, a key slot or a key ring: the other one on the target, or the one that this host keeps, which has none
+    /// of slots.
+    pub fn kept_copy(&self, object: Object) -> Option<(Vec<u8>, CopyPlace)> {
+        let twin = object.twin()?;
+        let is_good = |bytes: &Vec<u8>| self.is_whole(object, bytes);
+        if let Some(bytes) = self.core.target.get(&twin.key()).ok().filter(is_good) {
+            return Some((bytes, CopyPlace::Target));
+        }
+        let first = if matches!(object, Object::SpareHeader | Object::SpareRing(_)) { twin } else { object };
+        let here = crate::repo::keep::read(&self.state_dir, &first.key()).filter(is_good);
+        here.map(|bytes| (bytes, CopyPlace::Host))
     }
 
     fn is_there(&self, key: &ObjectKey) -> Result<bool, RepoError> {

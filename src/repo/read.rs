@@ -245,7 +245,7 @@ impl Core {
             self.target.read_at(&layout::pack(location.pack), u64::from(location.offset), frame)?;
             plain.clear();
             let mut opened = self.sealer.open_block_into(kind, id, frame, plain);
-            if matches!(opened, Err(SealError::UnknownKey { .. })) && self.learn_rings().unwrap_or(false) {
+            if matches!(opened, Err(SealError::UnknownKey { .. })) && self.learn_ring_in_use() {
                 opened = self.sealer.open_block_into(kind, id, frame, plain);
             }
             opened.map_err(RepoError::seal("not authentic"))?;

@@ -7,7 +7,7 @@ use crate::format::layout::{self, Object};
 use crate::repo::learn::Learner;
 use crate::repo::{Core, RepoError, Repository};
 use crate::seal::{SealError, keys};
-use crate::target::{ObjectInfo, Put};
+use crate::target::{ObjectInfo, Put, TargetError};
 use crate::words::ids::KeyVersion;
 use std::collections::BTreeSet;
 
@@ -17,10 +17,19 @@ impl Core {
         self.learn_rings_of(&self.target.list(layout::KEYS)?)
     }
 
+    /// As [`Self::learn_rings`], of a version that something is sealed under: should its ring be lost, the second copy serves.
+    pub(super) fn learn_ring_in_use(&self) -> bool {
+        let learn_second = || self.learn_rings_of(&self.target.list(layout::SPARE)?);
+        self.learn_rings().unwrap_or(false) || learn_second().unwrap_or(false)
+    }
+
     /// As [`Self::learn_rings`], from a list of what lies beside the rings.
     fn learn_rings_of(&self, listed: &[ObjectInfo]) -> Result<bool, RepoError> {
         let known: BTreeSet<KeyVersion> = self.sealer.keyring().versions().collect();
-        let ring = |object| if let Object::Ring(version) = object { Some(version) } else { None };
+        let ring = |object| match object {
+            Object::Ring(version) | Object::SpareRing(version) => Some(version),
+            _ => None,
+        };
         let listed: BTreeSet<KeyVersion> =
             listed.iter().filter_map(|info| layout::parse(&info.key).and_then(ring)).collect();
         if listed.is_subset(&known) {
@@ -28,18 +37,34 @@ impl Core {
         }
         let mut rings = Vec::new();
         for version in listed {
-            rings.push(self.target.get(&layout::ring(version))?);
+            match self.target.get(&layout::ring(version)) {
+                Ok(ring) if self.sealer.with_rings(std::slice::from_ref(&ring)).is_ok() => rings.push(ring),
+                first => {
+                    let second = self.target.get(&Object::SpareRing(version).key());
+                    rings.push(second.or(first)?);
+                }
+            }
         }
         self.sealer.adopt(&self.sealer.with_rings(&rings)?);
         Ok(self.sealer.keyring().versions().any(|version| !known.contains(&version)))
     }
 
+    /// What was done to a second copy. In a directory that is older than these there is no place for them, until a repair makes one; and
+    /// what is wanted is there without.
+    pub(super) fn with_spare(&self, done: Result<(), TargetError>) -> Result<(), RepoError> {
+        match done {
+            Err(TargetError::Unreachable { .. }) if self.target.list(layout::KEYS).is_ok() => {
+                tracing::warn!("there is no place for second copies of the keys: `backyfs repair` makes one");
+                Ok(())
+            }
+            done => Ok(done?),
+        }
+    }
+
     /// Opens an object; one of a key version that is not known yet makes it known.
     pub(super) fn open_object(&self, kind: FrameKind, id: [u8; 32], bytes: &[u8]) -> Result<Vec<u8>, SealError> {
         match self.sealer.open_object(kind, id, bytes) {
-            Err(SealError::UnknownKey { .. }) if self.learn_rings().unwrap_or(false) => {
-                self.sealer.open_object(kind, id, bytes)
-            }
+            Err(SealError::UnknownKey { .. }) if self.learn_ring_in_use() => self.sealer.open_object(kind, id, bytes),
             opened => opened,
         }
     }
@@ -66,6 +91,7 @@ impl Repository {
             let (version, (key, ring)) = keys::new_version(&core.sealer);
             // Another host may take the number first; then its ring is learnt, and the next number is tried.
             if core.target.put_new(&key, &[&ring])? == Put::Created {
+                core.with_spare(core.target.put(&Object::SpareRing(version).key(), &[&ring]))?;
                 core.sealer.adopt(&core.sealer.with_rings(std::slice::from_ref(&ring))?);
                 crate::repo::keep::keep(&self.state_dir, &[(Object::Ring(version), &ring)]);
                 return Ok(version);

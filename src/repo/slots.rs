@@ -8,6 +8,7 @@ use crate::seal::{KeyError, Secret, keys};
 use crate::target::TargetError;
 use crate::words::ids::SlotId;
 use crate::words::stamp::Stamp;
+use std::collections::BTreeMap;
 
 /// A key slot, as far as can be told without its secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +40,27 @@ impl Repository {
         Ok(slots)
     }
 
+    /// Every slot, from its second copy if the first is damaged or gone: that one opens the repository, too.
     fn slot_objects(&self) -> Result<Vec<(SlotId, Vec<u8>)>, RepoError> {
-        let mut slots = Vec::new();
-        for info in self.core.target.list(layout::KEYS)? {
-            let Some(Object::Slot(id)) = layout::parse(&info.key) else { continue };
-            match self.core.target.get(&info.key) {
-                Ok(bytes) => slots.push((id, bytes)),
+        let target = &self.core.target;
+        let mut listed = target.list(layout::KEYS)?;
+        // A directory that is older than second copies has no place for them.
+        listed.extend(target.list(layout::SPARE).unwrap_or_default());
+        let mut slots: BTreeMap<SlotId, Vec<u8>> = BTreeMap::new();
+        for info in listed {
+            let Some(Object::Slot(id) | Object::SpareSlot(id)) = layout::parse(&info.key) else { continue };
+            let is_whole = |bytes: &Vec<u8>| Slot::decode(bytes).is_ok_and(|slot| slot.id == id);
+            if slots.get(&id).is_some_and(is_whole) {
+                continue;
+            }
+            match target.get(&info.key) {
+                Ok(bytes) if is_whole(&bytes) => drop(slots.insert(id, bytes)),
+                Ok(bytes) => drop(slots.entry(id).or_insert(bytes)),
                 Err(TargetError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(slots)
+        Ok(slots.into_iter().collect())
     }
 
     /// The slots that a secret opens.
@@ -92,7 +103,25 @@ impl Repository {
         // What is relied on tomorrow is read back today.
         let read = core.target.get(&key)?;
         let slot = Slot::decode(&read).map_err(RepoError::format(key.as_str()))?;
-        if read == bytes { Ok(slot.id) } else { Err(KeyError::NotRead { slot: slot.id }.into()) }
+        if read != bytes {
+            return Err(KeyError::NotRead { slot: slot.id }.into());
+        }
+        self.put_twin_of_slot(Object::SpareSlot(slot.id), &bytes)?;
+        Ok(slot.id)
+    }
+
+    /// Writes one copy of a slot, as long as the other stands: a slot that somebody removes meanwhile does not live on in this one, since
+    /// whoever removes deletes the second copy before and after the first.
+    ///
+    /// # Errors
+    /// When the target fails. It can be repeated.
+    pub(super) fn put_twin_of_slot(&self, object: Object, bytes: &[u8]) -> Result<(), RepoError> {
+        let (target, Some(twin)) = (&self.core.target, object.twin()) else { return Ok(()) };
+        self.core.with_spare(target.put(&object.key(), &[bytes]))?;
+        match target.get(&twin.key()) {
+            Err(TargetError::NotFound { .. }) => self.core.with_spare(target.delete(&object.key())),
+            read => Ok(read.map(drop)?),
+        }
     }
 
     /// Removes a slot. The last one that is not damaged is never removed, not even when two hosts remove one each at the same
@@ -101,18 +130,120 @@ impl Repository {
     /// # Errors
     /// [`KeyError::LastSlot`]; when there is no such slot, or the target fails.
     pub fn remove_slot(&self, id: SlotId) -> Result<(), RepoError> {
-        let core = &self.core;
-        let key = layout::slot(id);
-        let bytes = core.target.get(&key)?;
+        let target = &self.core.target;
+        let (first, second) = (layout::slot(id), Object::SpareSlot(id).key());
+        let known = self.slot_objects()?.into_iter().find(|(known, _)| *known == id);
+        // Of one that is not there the target says so itself.
+        let bytes = known.map_or_else(|| target.get(&first), |(_, bytes)| Ok(bytes))?;
         let others = |slots: Vec<SlotSummary>| slots.iter().any(|slot| slot.id != id && slot.kind.is_some());
         if !others(self.slots()?) {
             return Err(KeyError::LastSlot { slot: id }.into());
         }
-        core.target.delete(&key)?;
+        // The second copy twice: see `put_twin_of_slot`.
+        self.core.with_spare(target.delete(&second))?;
+        target.delete(&first)?;
+        self.core.with_spare(target.delete(&second))?;
         if others(self.slots()?) {
             return Ok(());
         }
-        core.target.put(&key, &[&bytes])?;
+        target.put(&first, &[&bytes])?;
+        self.core.with_spare(target.put(&second, &[&bytes]))?;
         Err(KeyError::LastSlot { slot: id }.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::testing::{open, secret, small};
+    use crate::target::memory::MemoryTarget;
+    use crate::target::through::Through;
+    use crate::target::{ObjectInfo, Target};
+    use crate::words::clock::{Clock, SystemClock};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Lets somebody else do something before the call of a number.
+    struct Between {
+        inner: Arc<MemoryTarget>,
+        calls: AtomicUsize,
+        deed: Mutex<Option<(usize, Deed)>>,
+    }
+
+    type Deed = Box<dyn FnOnce() + Send>;
+
+    impl Between {
+        fn call(&self) -> &MemoryTarget {
+            let number = self.calls.fetch_add(1, Ordering::Relaxed);
+            let mut deed = self.deed.lock();
+            if deed.as_ref().is_some_and(|(at, _)| *at == number) {
+                let (_, deed) = deed.take().unwrap();
+                deed();
+            }
+            &self.inner
+        }
+    }
+
+    impl Through for Between {
+        fn within(&self) -> &dyn Target {
+            &*self.inner
+        }
+        fn put(&self, key: &layout::ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+            self.call().put(key, parts)
+        }
+        fn get(&self, key: &layout::ObjectKey) -> Result<Vec<u8>, TargetError> {
+            self.call().get(key)
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, TargetError> {
+            self.call().list(prefix)
+        }
+        fn delete(&self, key: &layout::ObjectKey) -> Result<(), TargetError> {
+            self.call().delete(key)
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_removed_while_it_is_repaired_stays_removed() {
+        let (memory, dir) = (Arc::new(MemoryTarget::default()), tempfile::tempdir().unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Repository::create(&*memory, &[secret()], &small(), &clock).unwrap();
+        let between = Between { inner: Arc::clone(&memory), calls: AtomicUsize::new(0), deed: Mutex::default() };
+        let between = Arc::new(between);
+        let one = open(Arc::clone(&between) as _, &dir.path().join("one"), Arc::default()).unwrap();
+        let two = open(Arc::clone(&memory) as _, &dir.path().join("two"), Arc::default()).unwrap();
+        let id = one.add_slot(&Secret::key_file(vec![8; 64])).unwrap();
+        let copies = [Object::Slot(id), Object::SpareSlot(id)];
+        let whole = memory.save();
+        let remove = move |repo: &Repository| repo.remove_slot(id).unwrap();
+        for lost in copies {
+            // May find nothing to make it from.
+            let repair = move |repo: &Repository| {
+                let _ = repo.put_back_kept(lost).unwrap();
+            };
+            for removes_first in [true, false] {
+                let mut met = 0;
+                for number in 0.. {
+                    memory.put_back(whole.clone());
+                    memory.delete(&lost.key()).unwrap();
+                    between.calls.store(0, Ordering::Relaxed);
+                    let two = Arc::clone(&two);
+                    let deed: Deed =
+                        if removes_first { Box::new(move || repair(&two)) } else { Box::new(move || remove(&two)) };
+                    *between.deed.lock() = Some((number, deed));
+                    match removes_first {
+                        true => remove(&one),
+                        false => repair(&one),
+                    }
+                    if between.deed.lock().take().is_some() {
+                        break;
+                    }
+                    met += 1;
+                    let left: Vec<_> = copies.iter().filter(|copy| memory.get(&copy.key()).is_ok()).collect();
+                    assert!(left.is_empty(), "{lost:?}, {removes_first}, at call {number}: {left:?}");
+                }
+                assert!(met >= 3, "{met} calls");
+            }
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! Where each object costs a request, a host that has opened the repository before asks for two of them only: the header, and the slot
 //! that it was opened with. Key rings never change and are kept here anyway; newer ones are learnt by the first look at the target.
 //! A slot is always asked for, because one that was removed must open nothing.
+//!
+//! Everything here lies on the target twice. The second copies are asked for only when the first do not open the repository.
 
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::repository::UncheckedHeader;
@@ -12,7 +14,9 @@ use crate::repo::{RepoError, keep};
 use crate::seal::{KeyError, Sealer, Secret, keys};
 use crate::target::{Target, TargetError};
 use crate::words::clock::Clock;
-use crate::words::ids::SlotId;
+use crate::words::ids::{KeyVersion, SlotId};
+use crate::words::monitor::Monitor;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -84,6 +88,55 @@ fn get_agreed(target: &dyn Target, key: &ObjectKey) -> Result<Vec<u8>, TargetErr
     Ok(bytes)
 }
 
+/// What lies on the target, first and second copies, whatever of it can be read. As much as a repair sees that has nothing else.
+pub struct Twins {
+    /// Copies of the header.
+    pub headers: Vec<Vec<u8>>,
+    /// All slots.
+    pub slots: Vec<(SlotId, Vec<u8>)>,
+    /// All key rings.
+    pub rings: Vec<Vec<u8>>,
+}
+
+impl Twins {
+    /// Reads them. Each copy is there once, the first before the second.
+    pub fn read(target: &dyn Target) -> Self {
+        let mut twins = Self { headers: Vec::new(), slots: Vec::new(), rings: Vec::new() };
+        let lists = [layout::KEYS, layout::SPARE].map(|prefix| target.list(prefix).unwrap_or_default());
+        let listed = lists.into_iter().flatten().map(|info| info.key);
+        for key in std::iter::once(layout::header()).chain(listed) {
+            let (Some(object), Ok(bytes)) = (layout::parse(&key), get_agreed(target, &key)) else { continue };
+            match object {
+                Object::Header | Object::SpareHeader if !twins.headers.contains(&bytes) => twins.headers.push(bytes),
+                Object::Ring(_) | Object::SpareRing(_) if !twins.rings.contains(&bytes) => twins.rings.push(bytes),
+                Object::Slot(id) | Object::SpareSlot(id) if !twins.slots.contains(&(id, bytes.clone())) => {
+                    twins.slots.push((id, bytes));
+                }
+                _ => {}
+            }
+        }
+        twins
+    }
+
+    /// Opens the keys. `None` when they do not, or there is nothing that `tried` has not been tried with already.
+    fn unlock(self, tried: Option<&Locks>, secret: &Secret, clock: &Arc<dyn Clock>) -> Option<(Locks, Sealer)> {
+        let Self { headers, slots, rings } = self;
+        let is_known = tried.is_some_and(|tried| {
+            headers.iter().all(|header| *header == tried.header)
+                && slots.iter().all(|slot| tried.slots.contains(slot))
+                && rings.iter().all(|ring| tried.rings.contains(ring))
+        });
+        let mut locks = Locks { header: Vec::new(), slots, rings };
+        for header in headers.into_iter().filter(|_| !is_known) {
+            locks.header = header;
+            if let Ok(sealer) = locks.unlock(secret, clock) {
+                return Some((locks, sealer));
+            }
+        }
+        None
+    }
+}
+
 /// Opens the keys, and keeps what a repair, or the next opening, can use. `states` has the state directories of all repositories.
 ///
 /// # Errors
@@ -93,13 +146,39 @@ pub(super) fn unlock(
     secret: &Secret,
     states: &Path,
     clock: &Arc<dyn Clock>,
+    monitor: &dyn Monitor,
 ) -> Result<Sealer, RepoError> {
     if target.is_paged()
         && let Some(sealer) = unlock_again(target, secret, states, clock)?
     {
         return Ok(sealer);
     }
-    let mut locks = Locks::read(target, |key| target.get(key))?;
+    let mut tried = None;
+    let sealer = match unlock_first(target, secret, clock, &mut tried) {
+        Ok(sealer) => sealer,
+        Err(error) => {
+            let (locks, sealer) =
+                Twins::read(target).unlock(tried.as_ref(), secret, clock).ok_or_else(|| error.clone())?;
+            monitor.warn(&format!("{error}: its second copy serves, and `backyfs repair` puts it right"));
+            tried = Some(locks);
+            sealer
+        }
+    };
+    adopt_lost_rings(target, &sealer, monitor);
+    if let Some(locks) = tried {
+        keep_locks(&states.join(sealer.repo().to_string()), &locks, &sealer, secret);
+    }
+    Ok(sealer)
+}
+
+/// Opens the keys with the first copies; what was tried last, or opened, is left in `tried`.
+fn unlock_first(
+    target: &dyn Target,
+    secret: &Secret,
+    clock: &Arc<dyn Clock>,
+    tried: &mut Option<Locks>,
+) -> Result<Sealer, RepoError> {
+    let mut locks = tried.insert(Locks::read(target, |key| target.get(key))?);
     let mut opened = locks.unlock(secret, clock);
     for _ in 1..READINGS_MAX {
         if opened.is_ok() {
@@ -107,15 +186,27 @@ pub(super) fn unlock(
         }
         // More carefully: an answer may have been changed on its way. What says the same again is so.
         let again = Locks::read(target, |key| get_agreed(target, key))?;
-        if again == locks {
+        if again == *locks {
             break;
         }
-        locks = again;
+        locks = tried.insert(again);
         opened = locks.unlock(secret, clock);
     }
-    let sealer = opened?;
-    keep_locks(&states.join(sealer.repo().to_string()), &locks, &sealer, secret);
-    Ok(sealer)
+    Ok(opened?)
+}
+
+/// Rings are never deleted, so one that is not there, or did not open, is lost: its second copy serves.
+fn adopt_lost_rings(target: &dyn Target, sealer: &Sealer, monitor: &dyn Monitor) {
+    let keyring = sealer.keyring();
+    let known: BTreeSet<KeyVersion> = keyring.versions().collect();
+    for version in (KeyVersion::FIRST.0..keyring.current().0).map(KeyVersion).filter(|v| !known.contains(v)) {
+        let spare = target.get(&Object::SpareRing(version).key());
+        if let Some(Ok(found)) = spare.ok().map(|ring| sealer.with_rings(&[ring])) {
+            let problem = "cannot be read: its second copy serves, and `backyfs repair` puts it right";
+            monitor.warn(&format!("key ring {} {problem}", version.0));
+            sealer.adopt(&found);
+        }
+    }
 }
 
 /// Opens the keys with what this host knows of the repository. `None` when that is not enough, whyever.

@@ -37,7 +37,7 @@ pub struct Settings {
 
 /// The objects of a new repository.
 pub struct Created {
-    /// To be written first: slots and the first key ring.
+    /// To be written first: slots and the first key ring, and the second copies of everything.
     pub keys: Vec<NewObject>,
     /// To be written last, and only if there is none: with it the repository exists.
     pub header: NewObject,
@@ -76,7 +76,15 @@ pub fn create(settings: &Settings, secrets: &[Secret], clock: &Arc<dyn Clock>) -
     }
     let (recovery, slot) = new_recovery_slot(&sealer)?;
     keys.push(slot);
-    Ok(Created { keys, header: (layout::header(), header_bytes), recovery, sealer })
+    let header = (layout::header(), header_bytes);
+    let twins: Vec<NewObject> = keys.iter().chain([&header]).filter_map(twin).collect();
+    keys.extend(twins);
+    Ok(Created { keys, header, recovery, sealer })
+}
+
+/// The second copy of an object that has one.
+pub fn twin((key, bytes): &NewObject) -> Option<NewObject> {
+    Some((layout::parse(key)?.twin()?.key(), bytes.clone()))
 }
 
 /// Unlocks a repository with a secret, given the bytes of its header, of all its key slots and of all its key rings.

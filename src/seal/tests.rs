@@ -223,7 +223,7 @@ fn what_a_newer_backyfs_made_says_so() {
     let (mut slots, rings) = keys_of(created);
     let secret = Secret::key_file([7; 32]);
     let mut header = created.header.1.clone();
-    header[8] = 2;
+    header[8] = 3;
     let error = keys::unlock(&header, &slots, &rings, &secret, &clock(9)).unwrap_err();
     assert!(error.to_string().contains("made by a newer backyfs"), "{error}");
     slots[0][7] = b'2';

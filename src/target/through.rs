@@ -8,6 +8,9 @@ pub trait Through: Send + Sync {
     /// The target within.
     fn within(&self) -> &dyn Target;
 
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.within().put(key, parts)
+    }
     fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
         self.within().put_new(key, parts)
     }
@@ -43,7 +46,7 @@ impl<T: Through> Target for T {
         self.within().prepare()
     }
     fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
-        self.within().put(key, parts)
+        Through::put(self, key, parts)
     }
     fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
         Through::put_new(self, key, parts)

@@ -5,6 +5,7 @@
 mod help;
 mod keys;
 mod moving;
+mod repairing;
 
 use serde_json::Value;
 use std::fs::{self, File};
@@ -568,33 +569,4 @@ fn scrub_names_damage_marks_it_and_sees_it_healed() {
         world.fails(&["scrub", "--packs", given], 1, "without a key");
         world.fails(&["scrub", "vm", "--source=disk", given], 1, "compares a whole version");
     }
-}
-
-#[test]
-fn repair_puts_back_what_this_host_knows() {
-    let world = World::new();
-    image(&world.path("img"), 1);
-    let uid = world.backup("img", "vm");
-    for file in [format!("repo/versions/{uid}"), format!("repo/ok/{uid}"), "repo/backyfs.repository".into()] {
-        fs::remove_file(world.path(&file)).unwrap();
-    }
-    world.fails(&["ls"], 20, "the header of the backyfs repository");
-    assert_eq!(world.run(&["repair", "--dry-run"]).status.code(), Some(20));
-    world.fails(&["ls"], 20, "the header of the backyfs repository");
-    let said = world.ok(&["repair"]);
-    assert!(said.contains("backyfs.repository") && said.contains(&format!("versions/{uid}")), "{said}");
-    world.ok(&["scrub"]);
-    world.ok(&["restore", &uid, &world.text("out")]);
-    assert_eq!(fs::read(world.path("img")).unwrap(), fs::read(world.path("out")).unwrap());
-    // Another host, for which the record is lost, finds the image by its map.
-    for directory in ["versions", "ok"] {
-        fs::remove_file(world.path(&format!("repo/{directory}/{uid}"))).unwrap();
-    }
-    let elsewhere = ["--state-dir", &world.text("elsewhere"), "--key-file", &world.text("key")];
-    let run = |args: &[&str]| world.ok(&[args, &elsewhere].concat());
-    let found: Value = serde_json::from_str(&run(&["repair", "--orphans", "--json"])).unwrap();
-    let root = found[0]["root"].as_str().unwrap();
-    run(&["repair", "--recover", &root[..10], "--name", "back"]);
-    let row = &world.json(&["ls", "back"])[0];
-    assert_eq!((&row["valid"], row["size_bytes"].as_u64().unwrap() % 65536), (&Value::from("incomplete"), 0));
 }

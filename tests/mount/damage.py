@@ -165,7 +165,7 @@ def a_flipped_bit_in_every_kind_of_object(w, samples):
     kinds = {}
     for path in files_of(w):
         parts = path.relative_to(w.repo).parts
-        kind = parts[0] if len(parts) == 1 or parts[0] != "keys" else f"keys/{parts[1].split('-')[0]}"
+        kind = parts[0] if len(parts) == 1 or parts[0] not in ("keys", "spare") else f"{parts[0]}/{parts[1].split('-')[0]}"
         kinds.setdefault(kind, []).append(path)
     check({"packs", "index", "versions"} <= set(kinds), f"kinds found: {sorted(kinds)}")
     outcome = {}

@@ -49,7 +49,7 @@ def whole_cycle(w, samples):
     s.run("restore", "host1/vm", out)
     same(disk, out)
     (s.latest("host1/vm") / "overlay").write_text("discard\n")
-    check(all(key.partition("/")[0] in ("attributes", "backyfs.repository", "drafts", "index", "keys", "ok", "packs", "pins", "tmp", "versions")
+    check(all(key.partition("/")[0] in ("attributes", "backyfs.repository", "drafts", "index", "keys", "ok", "packs", "pins", "spare", "tmp", "versions")
               for key in s.objects()), s.objects())
     free = os.statvfs(s.mnt)
     used = (free.f_blocks - free.f_bfree) * free.f_frsize

@@ -55,7 +55,7 @@ fn decrypt(key: &Key, nonce: &[u8], aad: &[u8], sealed: &[u8]) -> Option<Vec<u8>
 pub fn unlock(target: &Target, secret: &Secret) -> Keys {
     let header = &target["backyfs.repository"];
     assert_eq!(&header[..8], b"backyfs\0");
-    assert_eq!((u32_at(header, 8), u32_at(header, 12)), (1, 196));
+    assert_eq!((u32_at(header, 8), u32_at(header, 12)), (2, 196));
     let repo: [u8; 16] = header[16..32].try_into().unwrap();
     assert_eq!(crc32c::crc32c(&header[..160]), u32_at(header, 160));
 

@@ -1,29 +1,33 @@
-//! Opening needs the repository header and a key ring. When they are lost or damaged on the target, the copies in a state directory
-//! of this host serve, if the secret opens the repository with them.
+//! Opening needs the repository header and a key ring. When they are lost or damaged on the target, their second copies there serve, or
+//! those in a state directory of this host, if the secret opens the repository with them.
 
 use crate::format::layout::{self, Object};
 use crate::ops::OpsError;
 use crate::ops::repair::Step;
+use crate::repo::putback::CopyPlace;
+use crate::repo::unlock::Twins;
 use crate::repo::{RepoError, keep};
 use crate::seal::{KeyError, Sealer, Secret, keys};
 use crate::target::{Target, TargetError};
 use crate::words::clock::{Clock, ClockExt};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// An object of the target, what it should be, and what is wrong with it.
 type Lack<'a> = (Object, &'a [u8], String);
 
-/// What this host keeps of a repository that cannot be opened any more.
+/// What is left of a repository that cannot be opened any more.
 #[derive(Debug)]
 pub struct Kept {
     sealer: Sealer,
     /// The header and key rings.
     objects: Vec<(Object, Vec<u8>)>,
+    place: CopyPlace,
 }
 
-/// Looks through the state directory for copies with which `secret` opens the repository at `target`. `None` when there are none, or
-/// when what is on the target is as good.
+/// Looks through the state directory and the target for copies with which `secret` opens the repository at `target`. `None` when there
+/// are none.
 ///
 /// # Errors
 /// When the target cannot be reached, or the secret is wrong.
@@ -33,16 +37,19 @@ pub fn find(
     secret: &Secret,
     clock: &Arc<dyn Clock>,
 ) -> Result<Option<Kept>, OpsError> {
-    let mut slots = Vec::new();
-    for info in target.list(layout::KEYS).map_err(RepoError::from)? {
-        if let Some(Object::Slot(_)) = layout::parse(&info.key) {
-            slots.extend(target.get(&info.key));
-        }
-    }
-    let mut refused = None;
+    target.list(layout::KEYS).map_err(RepoError::from)?;
+    let there = Twins::read(target);
+    let slots: Vec<Vec<u8>> = there.slots.into_iter().map(|(_, bytes)| bytes).collect();
+    // What this host keeps is as good and may be more.
+    let mut candidates: Vec<(Vec<u8>, Vec<Vec<u8>>, CopyPlace)> = Vec::new();
     for directory in directories(state_dir) {
         let Some(header) = keep::read(&directory, &layout::header()) else { continue };
-        let rings = keep::rings(&directory);
+        let rings = keep::rings(&directory).into_iter().chain(there.rings.iter().cloned());
+        candidates.push((header, rings.collect(), CopyPlace::Host));
+    }
+    candidates.extend(there.headers.into_iter().map(|header| (header, there.rings.clone(), CopyPlace::Target)));
+    let mut refused = None;
+    for (header, rings, place) in candidates {
         match keys::unlock(&header, &slots, &rings, secret, clock) {
             Ok(sealer) => {
                 let version = |ring: &Vec<u8>| sealer.with_rings(std::slice::from_ref(ring)).ok();
@@ -50,9 +57,10 @@ pub fn find(
                     let version = version(&ring)?.keyring().current();
                     Some((Object::Ring(version), ring))
                 });
-                // The header last: with it the repository exists.
-                let objects = rings.chain([(Object::Header, header)]).collect();
-                return Ok(Some(Kept { sealer: sealer.clone(), objects }));
+                // Each ring once; the header last: with it the repository exists.
+                let rings: BTreeMap<Object, Vec<u8>> = rings.collect();
+                let objects = rings.into_iter().chain([(Object::Header, header)]).collect();
+                return Ok(Some(Kept { sealer: sealer.clone(), objects, place }));
             }
             Err(error @ (KeyError::WrongSecret { .. } | KeyError::Slot(_))) => refused = Some(error),
             Err(_) => {}
@@ -79,7 +87,7 @@ impl Kept {
         let step = |(object, _, problem): Lack<'_>| Step {
             object: object.key().to_string(),
             problem,
-            remedy: "it is put back from the copy of this host".to_owned(),
+            remedy: self.place.remedy().to_owned(),
         };
         Ok(lacking.map(step).collect())
     }

@@ -229,10 +229,12 @@ impl Plan {
         let Some(object) = layout::parse(&key) else { return Ok(()) };
         let put_back = "it is put back from what this host knows";
         match object {
-            Object::Header | Object::Ring(_) => match repo.kept_copy(object) {
-                Some(_) => self.add(Deed::Kept(object), key, &bad.problem, "it is put back from the copy of this host"),
-                None => self.give_up(bad, "this host has no copy of it"),
-            },
+            Object::Header | Object::Ring(_) | Object::SpareHeader | Object::SpareRing(_) => {
+                match repo.kept_copy(object) {
+                    Some((_, place)) => self.add(Deed::Kept(object), key, &bad.problem, place.remedy()),
+                    None => self.give_up(bad, "there is no other copy of it"),
+                }
+            }
             Object::Record(kind, uid) => match record_of(repo, uid)? {
                 Some((record, verdict)) if record.kind == kind => {
                     self.add(Deed::Record(Box::new(record), verdict), key, &bad.problem, put_back);
@@ -274,12 +276,13 @@ impl Plan {
                 &bad.problem,
                 "it is set aside; the next scrub finds the damage again",
             ),
-            Object::Slot(_) => self.add(
-                Deed::Aside(key),
-                &bad.object,
-                &bad.problem,
-                "it opens nothing any more; it is set aside: make another with `backyfs key add`",
-            ),
+            Object::Slot(_) | Object::SpareSlot(_) => match repo.kept_copy(object) {
+                Some((_, place)) => self.add(Deed::Kept(object), key, &bad.problem, place.remedy()),
+                None => {
+                    let remedy = "it opens nothing any more; it is set aside: make another with `backyfs key add`";
+                    self.add(Deed::Aside(key), &bad.object, &bad.problem, remedy);
+                }
+            },
             Object::Pack(_) => {}
         }
         Ok(())

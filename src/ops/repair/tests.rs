@@ -35,14 +35,15 @@ fn attributes(repo: &Repository) -> Vec<(Uid, crate::words::attribute::Attribute
 
 #[test]
 fn every_object_that_this_host_knows_is_put_back() {
-    for prefix in [HEADER, INDEX, VERSIONS, OK, ATTRIBUTES, TOMBSTONES, "keys/ring", "keys/slot"] {
+    let keys = ["keys/ring", "keys/slot", "spare/backyfs", "spare/ring", "spare/slot"];
+    for prefix in [HEADER, INDEX, VERSIONS, OK, ATTRIBUTES, TOMBSTONES].into_iter().chain(keys) {
         for action in [Action::Flip(90), Action::Truncate, Action::Remove, Action::Replace] {
             let world = World::new();
             let objects = world.objects(prefix);
             let object = &objects[0];
             let what = format!("{action:?} {object}");
             let known = attributes(world.repo());
-            let is_noticed = action != Action::Remove || !["keys/slot", TOMBSTONES].contains(&prefix);
+            let is_noticed = action != Action::Remove || prefix != TOMBSTONES;
             act(&world, action, object, &objects);
             let damaged = contents(&world);
 
@@ -59,11 +60,9 @@ fn every_object_that_this_host_knows_is_put_back() {
                 world.objects(ASIDE).iter().map(|name| std::fs::read(world.file(name)).unwrap()).collect();
             let kept = damaged.get(object).filter(|_| is_noticed).into_iter().cloned().collect::<Vec<_>>();
             assert_eq!(aside, kept, "{what}");
-            if prefix != "keys/slot" {
-                let other = world.other_host();
-                assert_eq!(attributes(&other), known, "{what}");
-                assert!(known.iter().all(|(uid, _)| unreadable(&other, *uid).is_empty()), "{what}");
-            }
+            let other = world.other_host();
+            assert_eq!(attributes(&other), known, "{what}");
+            assert!(known.iter().all(|(uid, _)| unreadable(&other, *uid).is_empty()), "{what}");
         }
     }
 }
@@ -164,8 +163,14 @@ fn header_and_key_ring_come_back_from_this_host() {
     for (header, ring) in [(Action::Remove, Action::Flip(90)), (Action::Flip(50), Action::Remove)] {
         let world = World::new();
         let rings = world.objects("keys/ring");
-        act(&world, header, HEADER, &[]);
-        act(&world, ring, &rings[0], &[]);
+        for (copy, ring_copy) in
+            [(HEADER, &rings[0]), (&world.objects("spare/backyfs")[0], &world.objects("spare/ring")[0])]
+        {
+            testing::open(Arc::new(DirTarget::open(world.path("target"))), &world.path("before"), Arc::default())
+                .unwrap();
+            act(&world, header, copy, &[]);
+            act(&world, ring, ring_copy, &[]);
+        }
         let target = DirTarget::open(world.path("target"));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (state, secret) = (world.path("state"), testing::secret());
@@ -184,6 +189,9 @@ fn header_and_key_ring_come_back_from_this_host() {
         );
         assert_eq!(world.objects(ASIDE).len(), 1);
         assert!(!world.objects(PACKS).is_empty());
+        let done = run(&world.other_host());
+        assert_eq!((done.hopeless.len(), done.steps.len()), (0, 2), "{done:?}");
+        assert!(!scrub_all(world.repo()).is_damage());
     }
 }
 
