@@ -1,6 +1,7 @@
 """One clear sentence and a non-zero exit: wrong keys, foreign directories, newer formats, second inits, bad mounts."""
 
 import os
+import shutil
 
 from lab.case import test
 from lab.shell import MIB, check, equal, same, sh
@@ -64,17 +65,23 @@ def second_init(w, samples):
 def newer_format(w, samples):
     sh("cp", samples / "small.img", w.incoming("s"))
     w.down()
-    header = w.repo / "backyfs.repository"
-    content = header.read_bytes()
+    copies = (w.repo / "backyfs.repository", w.repo / "spare/backyfs.repository")
+    content = copies[0].read_bytes()
     refusals = []
     for offset in range(min(24, len(content))):
-        header.chmod(0o600)
-        header.write_bytes(content[:offset] + bytes([content[offset] ^ 0x40]) + content[offset + 1 :])
-        done = w.run("ls", ok=False, env={"BACKYFS_STATE_DIR": str(w.root / f"s{offset}")})
+        elsewhere = {"BACKYFS_STATE_DIR": str(w.root / f"s{offset}")}
+        for number, copy in enumerate(copies):
+            copy.chmod(0o600)
+            copy.write_bytes(content[:offset] + bytes([content[offset] ^ 0x40]) + content[offset + 1 :])
+            done = w.run("ls", ok=False, env=elsewhere)
+            if number == 0:
+                check(done.returncode == 0 and b"second copy" in done.stderr, f"header byte {offset}: {done.stderr}")
+                shutil.rmtree(w.root / f"s{offset}")
         refused(done, f"header byte {offset}")
         refusals.append(done.stderr.decode().lower())
+        copies[0].write_bytes(content)
+        copies[1].write_bytes(content)
     check(any("newer" in text or "version" in text for text in refusals), f"none speaks of the format's version: {set(refusals)}")
-    header.write_bytes(content)
     w.up()
 
 
