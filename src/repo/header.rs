@@ -2,7 +2,17 @@
 
 use crate::format::layout;
 use crate::repo::RepoError;
-use crate::target::Target;
+use crate::target::{Target, TargetError};
+
+/// Whether what was not read may be lost, while the target is there. A directory without a header does not look like a repository, and
+/// says that it is away; one that is far away is not asked again, which would take long.
+pub fn may_be_lost(target: &dyn Target, error: &TargetError) -> bool {
+    match error {
+        TargetError::NotFound { .. } => true,
+        TargetError::Unreachable { .. } => !target.is_paged(),
+        _ => false,
+    }
+}
 
 /// Says what a target is that has no header: no repository, one that lost its header, or one that is not made yet.
 pub fn without_header(target: &dyn Target) -> RepoError {

@@ -9,7 +9,7 @@
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::repository::UncheckedHeader;
 use crate::format::slot::{Slot, SlotKind};
-use crate::repo::header::without_header;
+use crate::repo::header::{may_be_lost, without_header};
 use crate::repo::{RepoError, keep};
 use crate::seal::{KeyError, Sealer, Secret, keys};
 use crate::target::{Target, TargetError};
@@ -156,6 +156,7 @@ pub(super) fn unlock(
     let mut tried = None;
     let sealer = match unlock_first(target, secret, clock, &mut tried) {
         Ok(sealer) => sealer,
+        Err(RepoError::Target(error)) if !may_be_lost(target, &error) => return Err(RepoError::Target(error)),
         Err(error) => {
             let (locks, sealer) =
                 Twins::read(target).unlock(tried.as_ref(), secret, clock).ok_or_else(|| error.clone())?;

@@ -34,3 +34,23 @@ fn repair_puts_back_what_this_host_knows() {
     let row = &world.json(&["ls", "back"])[0];
     assert_eq!((&row["valid"], row["size_bytes"].as_u64().unwrap() % 65536), (&Value::from("incomplete"), 0));
 }
+
+#[test]
+fn a_directory_of_keys_is_enough() {
+    let world = World::new();
+    image(&world.path("img"), 1);
+    let uid = world.backup("img", "vm");
+    for lost in ["keys", "spare"] {
+        fs::remove_dir_all(world.path(&format!("repo/{lost}"))).unwrap();
+        let elsewhere = ["--state-dir", &world.text(lost), "--key-file", &world.text("key")];
+        world.ok(&[&["ls"], &elsewhere[..]].concat());
+        let said = world.ok(&[&["repair"], &elsewhere[..]].concat());
+        assert!(said.contains(&format!("{lost}/")), "{said}");
+        assert!(world.ok(&[&["ls"], &elsewhere[..]].concat()).contains(&uid));
+        world.ok(&["scrub"]);
+        assert_eq!(
+            fs::read_dir(world.path(&format!("repo/{lost}"))).unwrap().count(),
+            if lost == "keys" { 3 } else { 4 }
+        );
+    }
+}

@@ -4,6 +4,7 @@
 use crate::format::layout::{self, Object};
 use crate::ops::OpsError;
 use crate::ops::repair::Step;
+use crate::repo::header::may_be_lost;
 use crate::repo::putback::CopyPlace;
 use crate::repo::unlock::Twins;
 use crate::repo::{RepoError, keep};
@@ -37,7 +38,10 @@ pub fn find(
     secret: &Secret,
     clock: &Arc<dyn Clock>,
 ) -> Result<Option<Kept>, OpsError> {
-    target.list(layout::KEYS).map_err(RepoError::from)?;
+    match target.list(layout::KEYS) {
+        Err(error) if !may_be_lost(target, &error) => return Err(RepoError::from(error).into()),
+        _ => {}
+    }
     let there = Twins::read(target);
     let slots: Vec<Vec<u8>> = there.slots.into_iter().map(|(_, bytes)| bytes).collect();
     // What this host keeps is as good and may be more.
@@ -126,6 +130,9 @@ impl Kept {
     /// # Errors
     /// When the target fails. It can be repeated.
     pub fn execute(&self, target: &dyn Target, clock: &dyn Clock) -> Result<(), OpsError> {
+        if target.list(layout::KEYS).is_err() {
+            target.prepare().map_err(RepoError::from)?;
+        }
         for (object, bytes, _) in self.lacking(target)? {
             let key = object.key();
             if let Ok(found) = target.get(&key) {
