@@ -6,7 +6,7 @@ use crate::control::values::{
 };
 use crate::target::s3::{
     ContainerToken, CredentialSource, ECS_AGENT, Hidden, Keys, METADATA_SERVICE, SESSION_DEFAULT, Settings, Style,
-    WebIdentity, token_service,
+    WebIdentity, profile_setting, token_service,
 };
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -18,11 +18,15 @@ pub(super) fn settings(values: &Values<'_>, surroundings: &Surroundings) -> Resu
         texts.map(|text| text.to_string_lossy().into_owned()).find(|text| !text.is_empty())
     };
     let default = Settings::default();
-    let endpoint = values.text(Key::S3Endpoint)?;
+    let profile = values.text(Key::S3Profile)?.or_else(|| variable(&["AWS_PROFILE"]));
+    let profile = profile.unwrap_or_else(|| "default".into());
+    let config = aws_file(surroundings, &variable, "AWS_CONFIG_FILE", ".aws/config");
+    let of_profile = |key| profile_setting(config.as_deref()?, &profile, key);
+    let endpoint = values.text(Key::S3Endpoint)?.or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
     let region = values.text(Key::S3Region)?.or_else(|| variable(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
     Ok(Settings {
-        endpoint: endpoint.or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])),
-        region: region.unwrap_or(default.region),
+        endpoint: endpoint.or_else(|| of_profile("endpoint_url")),
+        region: region.or_else(|| of_profile("region")).unwrap_or(default.region),
         style: values.get(Key::S3Style, parse_style)?.unwrap_or_default(),
         credentials: credentials(values, surroundings, &variable)?,
         ca_file: values.path(Key::S3CaFile)?.or_else(|| variable(&["AWS_CA_BUNDLE"]).map(PathBuf::from)),
@@ -33,6 +37,16 @@ pub(super) fn settings(values: &Values<'_>, surroundings: &Surroundings) -> Resu
         connect_timeout: values.get(Key::S3ConnectTimeout, parse_timeout)?.unwrap_or(default.connect_timeout),
         timeout: values.get(Key::S3Timeout, parse_timeout)?.unwrap_or(default.timeout),
     })
+}
+
+/// Where a file of AWS's own tools is.
+fn aws_file(
+    surroundings: &Surroundings,
+    variable: &dyn Fn(&[&str]) -> Option<String>,
+    name: &str,
+    below: &str,
+) -> Option<PathBuf> {
+    variable(&[name]).map(PathBuf::from).or_else(|| home(surroundings, "", below))
 }
 
 /// Keys that were set, a file that was set, then where AWS's own tools look, in their order: keys in the environment, a token in a file,
@@ -77,10 +91,8 @@ fn credentials(
             endpoint: variable(&["AWS_ENDPOINT_URL_STS"]).unwrap_or_else(|| token_service(region.as_deref())),
         }));
     }
-    let file =
-        |names: &[&str], below: &str| variable(names).map(PathBuf::from).or_else(|| home(surroundings, "", below));
-    let config = file(&["AWS_CONFIG_FILE"], ".aws/config");
-    if let Some(path) = file(&["AWS_SHARED_CREDENTIALS_FILE"], ".aws/credentials") {
+    let config = aws_file(surroundings, variable, "AWS_CONFIG_FILE", ".aws/config");
+    if let Some(path) = aws_file(surroundings, variable, "AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials") {
         let is_named = named.is_some() || variable(&["AWS_PROFILE"]).is_some();
         if is_named || CredentialSource::is_meant(&path, config.as_deref(), &profile) {
             return Ok(CredentialSource::File { path, config, profile });
@@ -246,5 +258,25 @@ mod tests {
         assert_eq!(set.s3.region, "eu");
         let aws = resolve(&[], &[], &[("AWS_REGION", "eu-west-1"), ("AWS_ENDPOINT_URL", "http://e")]).unwrap();
         assert_eq!((aws.s3.region.as_str(), aws.s3.endpoint.as_deref()), ("eu-west-1", Some("http://e")));
+    }
+
+    #[test]
+    fn a_profile_says_where_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config");
+        let text = "[default]\nregion = eu-west-1\n[profile lab]\nregion = lab-1\nendpoint_url = http://h:1\n";
+        std::fs::write(&config, text).unwrap();
+        let file = ("AWS_CONFIG_FILE", config.to_str().unwrap());
+        let found = |flags: &[(Key, &str)], more: &[(&str, &str)]| {
+            let s3 = resolve(flags, &[], &[&[file], more].concat()).unwrap().s3;
+            (s3.region, s3.endpoint)
+        };
+        let lab = ("lab-1".to_owned(), Some("http://h:1".to_owned()));
+        assert_eq!(found(&[], &[]), ("eu-west-1".to_owned(), None));
+        assert_eq!(found(&[], &[("AWS_PROFILE", "lab")]), lab);
+        assert_eq!(found(&[(Key::S3Profile, "lab")], &[]), lab);
+        let other = found(&[], &[("AWS_PROFILE", "lab"), ("AWS_REGION", "r"), ("AWS_ENDPOINT_URL", "http://e")]);
+        assert_eq!(other, ("r".to_owned(), Some("http://e".to_owned())));
+        assert_eq!(found(&[], &[("AWS_PROFILE", "none")]), (Settings::default().region, None));
     }
 }

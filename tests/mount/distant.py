@@ -421,6 +421,22 @@ def tls_with_a_certificate_of_our_own(w, samples):
 
 
 @test(mounted=False)
+def the_bucket_in_the_name_of_the_host(w, samples):
+    """As AWS has it; and packs in a storage class of the server's, which nothing else is in."""
+    name, port = os.environ["BACKYFS_TEST_S3_NAME"], os.environ["BACKYFS_TEST_S3"].rpartition(":")[2]
+    s = Distant(w, endpoint=f"http://{name}:{port}")
+    hosts = s.root / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost {name} {s.bucket.name}.{name}\n")
+    s.env |= {"BACKYFS_S3_STYLE": "virtual", "BACKYFS_S3_STORAGE_CLASS": "COLD"}
+    alone = ("unshare", "--mount", "--propagation", "private", "bash", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', hosts, s.binary)
+    for words in (("init",), ("backup", samples / "disk.img", "vm"), ("restore", "vm", s.root / "out")):
+        sh(*alone, *words, "--quiet", env=s.env)
+    same(samples / "disk.img", s.root / "out")
+    classes = s.bucket.classes(s.below + "/").items()
+    equal({(key.startswith(f"{s.below}/packs/"), kind) for key, kind in classes}, {(True, "COLD"), (False, "STANDARD")}, "storage classes")
+
+
+@test(mounted=False)
 def secrets_are_shown_nowhere(w, samples):
     s = Distant(w)
     s.env["BACKYFS_LOG"] = "trace"

@@ -36,6 +36,7 @@ mod tests;
 pub use container::ECS as ECS_AGENT;
 pub use credentials::{ContainerToken, CredentialSource, Hidden, Keys, WebIdentity};
 pub use instance::ENDPOINT as METADATA_SERVICE;
+pub use profile::setting as profile_setting;
 pub use settings::{Place, Settings, Style};
 pub use web_identity::{SESSION_DEFAULT, endpoint as token_service};
 

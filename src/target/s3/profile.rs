@@ -88,6 +88,13 @@ impl Profile {
     }
 }
 
+/// What a profile of `config` says of something else than keys, as `region` or `endpoint_url`. Nothing when there is no such file or it
+/// cannot be understood.
+pub fn setting(config: &Path, name: &str, key: &str) -> Option<String> {
+    let section = section_of_config(config, name).ok()??;
+    section.get(key).filter(|value| !value.is_empty()).cloned()
+}
+
 fn is_about_keys(section: &Section) -> bool {
     ABOUT_KEYS.iter().any(|key| section.contains_key(*key))
 }

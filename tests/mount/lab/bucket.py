@@ -61,6 +61,13 @@ class Bucket:
 
     def list(self, prefix=""):
         """Names below a prefix, with their sizes."""
+        return {key: int(size) for key, size in self._list(prefix, "Size").items()}
+
+    def classes(self, prefix=""):
+        """Names below a prefix, with their storage classes."""
+        return self._list(prefix, "StorageClass")
+
+    def _list(self, prefix, what):
         found, token = {}, None
         while True:
             query = {"list-type": "2", "prefix": prefix, **({"continuation-token": token} if token else {})}
@@ -69,7 +76,7 @@ class Bucket:
             root = xml.etree.ElementTree.fromstring(body)
             space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
             for entry in root.iter(f"{space}Contents"):
-                found[entry.findtext(f"{space}Key")] = int(entry.findtext(f"{space}Size"))
+                found[entry.findtext(f"{space}Key")] = entry.findtext(f"{space}{what}")
             token = root.findtext(f"{space}NextContinuationToken")
             if root.findtext(f"{space}IsTruncated") != "true":
                 return found
