@@ -120,7 +120,7 @@ fn write_example() -> (Vec<(ObjectKey, Vec<u8>)>, String) {
     let created = keys::create(&settings, &secrets, &clock).unwrap();
     let sealer = created.sealer;
     let mut objects = created.keys;
-    objects.push(created.header);
+    objects.extend([created.header, created.spare_header]);
 
     let mut blocks: Vec<_> = image().chunks(4096).map(<[u8]>::to_vec).collect();
     blocks[2].resize(4096, 0);

@@ -43,8 +43,8 @@ const RING: &str = "keys/ring-";
 const SPARE_SLOT: &str = "spare/slot-";
 const SPARE_RING: &str = "spare/ring-";
 
-/// The directories of a repository, parents before children, without a trailing slash. `init` makes all of them and nothing
-/// makes one later: writing to a target whose file system is not mounted must fail, not fill the mount point.
+/// The directories of a repository, parents before children, without a trailing slash. `init` makes all of them and nothing but
+/// a repair makes one later: writing to a target whose file system is not mounted must fail, not fill the mount point.
 pub fn directories() -> Vec<String> {
     let flat = [
         KEYS,

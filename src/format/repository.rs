@@ -36,6 +36,8 @@ pub const PACK_SIZE_MIN: u64 = 64 << 10;
 /// What is fixed for a repository when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryHeader {
+    /// The format it is written in.
+    pub format_version: u32,
     /// Its identity.
     pub repo: RepoId,
     /// When it was made.
@@ -57,10 +59,16 @@ pub struct UncheckedHeader {
 }
 
 impl RepositoryHeader {
+    /// Whether header, key slots and key rings have a second copy. Where a program that knows nothing of these may be at work, one
+    /// of a slot would outlive the slot.
+    pub const fn has_spares(&self) -> bool {
+        self.format_version >= 2
+    }
+
     /// Encodes it; `mac` computes HMAC-SHA-256 under the repository's header key.
     pub fn encode(&self, mac: impl FnOnce(&[u8]) -> [u8; MAC_LEN]) -> Vec<u8> {
         let mut writer = Writer::with_capacity(HEADER_LEN);
-        writer.raw(&MAGIC).u32(FORMAT_VERSION).u32(HEADER_LEN as u32).raw(self.repo.as_bytes());
+        writer.raw(&MAGIC).u32(self.format_version).u32(HEADER_LEN as u32).raw(self.repo.as_bytes());
         writer.i64(self.created.millis()).u32(self.block_size.bytes() as u32).i32(self.zstd_level);
         writer.u64(self.pack_size_bytes).zeros(8);
         for name in [ID_ALGORITHM, CIPHER, COMPRESSION, KDF] {
@@ -95,14 +103,14 @@ impl UncheckedHeader {
         if version == 0 {
             return Err(reader.field("format version", 0, "formats are numbered from 1"));
         }
-        let header = Self::read(&mut reader)?;
+        let header = Self::read(version, &mut reader)?;
         reader.take(4)?;
         let mac = reader.array()?;
         reader.end()?;
         Ok(Self { header, authenticated: all[..AT_MAC].to_vec(), mac })
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<RepositoryHeader, FormatError> {
+    fn read(format_version: u32, reader: &mut Reader<'_>) -> Result<RepositoryHeader, FormatError> {
         let len = reader.u32()?;
         if len as usize != HEADER_LEN {
             return Err(reader.field("header length", len, "this format has another"));
@@ -127,7 +135,7 @@ impl UncheckedHeader {
                 return Err(reader.field(field, name, "this program does not have it"));
             }
         }
-        Ok(RepositoryHeader { repo, created, block_size, zstd_level, pack_size_bytes })
+        Ok(RepositoryHeader { format_version, repo, created, block_size, zstd_level, pack_size_bytes })
     }
 
     /// Which repository it says it is: needed to derive the key that checks it.

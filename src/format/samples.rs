@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 pub(super) fn header() -> RepositoryHeader {
     RepositoryHeader {
+        format_version: crate::format::repository::FORMAT_VERSION,
         repo: RepoId::from_bytes([1; 16]),
         created: Stamp::from_millis(1_795_372_262_123),
         block_size: BlockSize::DEFAULT,

@@ -10,11 +10,10 @@
 //! An interrupted backup publishes nothing. What it stored stays, as a draft record: `--continue` goes on where it stopped. So
 //! that a killed one loses little, that is written every now and then.
 
-use crate::image::{DraftImage, Settled};
+use crate::image::DraftImage;
 use crate::ops::automatic;
 use crate::ops::base::{self, Base, ChangesFrom};
 use crate::ops::commit::{Publication, publish_version};
-use crate::ops::compare::compare;
 use crate::ops::overlays::{self, Pinned};
 use crate::ops::pull::{OnBadSectors, Position, Pull, Unchanged};
 use crate::ops::reading::LatePin;
@@ -22,7 +21,7 @@ use crate::ops::retain::Policy;
 use crate::ops::retain::due::Labels;
 use crate::ops::snapshots::Session;
 use crate::ops::unfinished::Unfinished;
-use crate::ops::{Interrupt, OpsError};
+use crate::ops::{Interrupt, OpsError, unchanged};
 use crate::repo::{RepoError, Repository};
 use crate::source::Recipe;
 use crate::source::bad_sectors::BadSectors;
@@ -179,9 +178,8 @@ pub fn backup(
     };
     let bad = work.pull(&pull, from..source.size_bytes())?;
     let mut settled = image.settle()?;
-    let same_size = |base: &&Base| base.image.block_size == settled.image.block_size;
-    if let Some(base) = base.as_ref().filter(same_size).filter(|_| asks_the_index(repo, &plan, resumed)) {
-        tell_unchanged(repo, &base.image, &mut settled);
+    if let Some(base) = base.as_ref().filter(|_| asks_the_index(repo, &plan, resumed)) {
+        unchanged::tell_unchanged(repo, &base.image, &mut settled);
     }
     if source.has_changed() {
         monitor.warn(&format!("{} was changed while it was read: take a snapshot first", source.describe()));
@@ -303,25 +301,9 @@ fn open<'a>(
     if same { Ok((session, Some(left))) } else { anew("the source has changed since the interrupted backup") }
 }
 
-/// Whether everything is read and nothing compared with the base meanwhile. Comparing costs a request for each node of the base's map
-/// and spares a look at the index for each block: requests are what a bucket makes one wait and pay for, while an index may be
-/// larger than the memory beside a directory.
+/// Whether everything is read and looked up in the index.
 fn asks_the_index(repo: &Repository, plan: &base::Plan, resumed: Option<&Record>) -> bool {
-    repo.target().is_paged() && !plan.is_incremental && resumed.is_none()
-}
-
-/// Finds out which of the blocks that were known are those of the base. Parts of the map that are the same are not read.
-fn tell_unchanged(repo: &Repository, base: &ImageRef, settled: &mut Settled) {
-    // What the base was is of no importance any more, should its map be damaged.
-    let Ok(changed) = compare(repo, base, &settled.image) else { return };
-    let block = settled.image.block_size.bytes_u64();
-    let there = changed.iter().filter(|range| range.exists);
-    let changed: u64 = there.map(|range| range.length.div_ceil(block)).sum();
-    let unchanged = settled.image.allocated_blocks.saturating_sub(changed) * block;
-    let stats = &mut settled.stats;
-    let unchanged = unchanged.min(stats.deduplicated_bytes);
-    stats.deduplicated_bytes -= unchanged;
-    stats.unchanged_bytes += unchanged;
+    unchanged::asks_the_index(repo) && !plan.is_incremental && resumed.is_none()
 }
 
 /// The image as it is before anything is read.

@@ -45,6 +45,7 @@ mod start_tests;
 pub mod statistics;
 pub mod status;
 pub mod transfer;
+pub mod unchanged;
 pub mod unfinished;
 pub mod usage;
 pub mod walk;

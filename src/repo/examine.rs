@@ -5,6 +5,7 @@
 //! pack that is not intact says nothing reliable about itself; then each copy that the index places in it is tried.
 
 use crate::format::layout::{self, ObjectKey};
+use crate::repo::header::answers;
 use crate::repo::{RepoError, Repository};
 use crate::target::{Target, TargetError};
 use crate::words::ids::{BlockId, PackId};
@@ -87,7 +88,7 @@ fn stream(
 
 /// Whether an error concerns one object or the whole target: the header, which every repository has, tells.
 fn early(target: &dyn Target, error: TargetError) -> Early {
-    if target.get(&layout::header()).is_err() {
+    if !answers(target) {
         return Early::Target(error);
     }
     Early::State(match error {

@@ -1,16 +1,28 @@
 //! The header is what makes a target a repository. Without it there may be nothing, or something that must not be lost.
 
-use crate::format::layout;
+use crate::format::layout::{self, Object};
 use crate::repo::RepoError;
 use crate::target::{Target, TargetError};
 
-/// Whether what was not read may be lost, while the target is there. A directory without a header does not look like a repository, and
-/// says that it is away; one that is far away is not asked again, which would take long.
+/// Whether what was not read may be lost or damaged, while the target is there: then its second copy is worth a question. A directory
+/// without a header does not look like a repository, and says that it is away; one that is far away is not asked again, which would
+/// take long.
 pub fn may_be_lost(target: &dyn Target, error: &TargetError) -> bool {
     match error {
-        TargetError::NotFound { .. } => true,
+        TargetError::NotFound { .. }
+        | TargetError::Io { .. }
+        | TargetError::Truncated { .. }
+        | TargetError::Garbled { .. } => true,
         TargetError::Unreachable { .. } => !target.is_paged(),
         _ => false,
+    }
+}
+
+/// Whether there is a repository that answers.
+pub fn answers(target: &dyn Target) -> bool {
+    match target.get(&layout::header()) {
+        Ok(_) => true,
+        Err(error) => may_be_lost(target, &error) && target.get(&Object::SpareHeader.key()).is_ok(),
     }
 }
 

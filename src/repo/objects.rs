@@ -4,6 +4,7 @@ use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::slot::Slot;
 use crate::format::{attribute, condemned, damage, fragment, record};
+use crate::repo::header::answers;
 use crate::repo::reread::REREADS;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::seal::keys;
@@ -44,16 +45,20 @@ impl Repository {
         let expected = self.expected_objects()?;
         let mut listed = BTreeSet::new();
         let mut read_bytes = 0;
-        for prefix in layout::directories().iter().filter(|name| !is_of_packs(name)) {
+        let spares = layout::SPARE.trim_end_matches('/');
+        let has_spares = self.header().has_spares();
+        let directories = layout::directories().into_iter().filter(|name| has_spares || name != spares);
+        for prefix in directories.filter(|name| !is_of_packs(name)) {
             match self.core.target.list(&format!("{prefix}/")) {
                 Ok(infos) => listed.extend(infos.into_iter().map(|info| info.key)),
-                Err(error) if self.core.target.get(&layout::header()).is_err() => return Err(error.into()),
+                Err(error) if !answers(&*self.core.target) => return Err(error.into()),
                 Err(error) => seen.bad.push(BadObject { object: format!("{prefix}/"), problem: error.to_string() }),
             }
         }
         listed.insert(layout::header());
         // What is there once should be there twice.
-        let twins: Vec<ObjectKey> = listed.iter().filter_map(|key| Some(layout::parse(key)?.twin()?.key())).collect();
+        let twin = |key: &ObjectKey| Some(layout::parse(key)?.twin()?.key());
+        let twins: Vec<ObjectKey> = listed.iter().filter(|_| has_spares).filter_map(twin).collect();
         listed.extend(twins);
         for key in listed.union(&expected) {
             let Some(object) = layout::parse(key) else { continue };
@@ -66,7 +71,7 @@ impl Repository {
                 // Deleted since the list was read.
                 Err(TargetError::NotFound { .. }) if !self.is_still_expected(object)? => None,
                 Err(TargetError::NotFound { .. }) => Some("it is missing".to_owned()),
-                Err(error) if self.core.target.get(&layout::header()).is_ok() => Some(error.to_string()),
+                Err(error) if answers(&*self.core.target) => Some(error.to_string()),
                 Err(error) => return Err(error.into()),
             };
             if let Some(problem) = problem {

@@ -54,7 +54,7 @@ fn renamed(state_dir: &Path, identity: &host::Identity) -> String {
 }
 
 impl Repository {
-    /// Makes a new repository at an empty target. The key ring is written first and the header last, both by an operation that fails
+    /// Makes a new repository at an empty target. The key ring is written first and the header last but for its second copy, both by an operation that fails
     /// if they exist: of two `init` at once one goes on, and a ring that opens what is stored is never replaced.
     ///
     /// # Errors
@@ -82,10 +82,12 @@ impl Repository {
             }
         }
         let (key, header) = &made.header;
-        match target.put_new(key, &[header])? {
-            Put::Created => Ok(made.recovery),
-            Put::Exists => Err(exists()),
+        if target.put_new(key, &[header])? == Put::Exists {
+            return Err(exists());
         }
+        let (key, header) = &made.spare_header;
+        target.put(key, &[header])?;
+        Ok(made.recovery)
     }
 
     /// Opens the repository at a target and its catalog, which is made if there is none. Does not read what other hosts

@@ -4,10 +4,11 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object};
+use crate::repo::header::may_be_lost;
 use crate::repo::learn::Learner;
 use crate::repo::{Core, RepoError, Repository};
-use crate::seal::{SealError, keys};
-use crate::target::{ObjectInfo, Put, TargetError};
+use crate::seal::{KeyError, SealError, keys};
+use crate::target::{ObjectInfo, Put};
 use crate::words::ids::KeyVersion;
 use std::collections::BTreeSet;
 
@@ -19,8 +20,14 @@ impl Core {
 
     /// As [`Self::learn_rings`], of a version that something is sealed under: should its ring be lost, the second copy serves.
     pub(super) fn learn_ring_in_use(&self) -> bool {
-        let learn_second = || self.learn_rings_of(&self.target.list(layout::SPARE)?);
-        self.learn_rings().unwrap_or(false) || learn_second().unwrap_or(false)
+        self.learn_rings().unwrap_or(false) || self.learn_spare_rings().unwrap_or(false)
+    }
+
+    fn learn_spare_rings(&self) -> Result<bool, RepoError> {
+        if !self.header.has_spares() {
+            return Ok(false);
+        }
+        self.learn_rings_of(&self.target.list(layout::SPARE)?)
     }
 
     /// As [`Self::learn_rings`], from a list of what lies beside the rings.
@@ -39,6 +46,7 @@ impl Core {
         for version in listed {
             match self.target.get(&layout::ring(version)) {
                 Ok(ring) if self.sealer.with_rings(std::slice::from_ref(&ring)).is_ok() => rings.push(ring),
+                Err(error) if !may_be_lost(&*self.target, &error) => return Err(error.into()),
                 first => {
                     let second = self.target.get(&Object::SpareRing(version).key());
                     rings.push(second.or(first)?);
@@ -47,18 +55,6 @@ impl Core {
         }
         self.sealer.adopt(&self.sealer.with_rings(&rings)?);
         Ok(self.sealer.keyring().versions().any(|version| !known.contains(&version)))
-    }
-
-    /// What was done to a second copy. In a directory that is older than these there is no place for them, until a repair makes one; and
-    /// what is wanted is there without.
-    pub(super) fn with_spare(&self, done: Result<(), TargetError>) -> Result<(), RepoError> {
-        match done {
-            Err(TargetError::Unreachable { .. }) if self.target.list(layout::KEYS).is_ok() => {
-                tracing::warn!("there is no place for second copies of the keys: `backyfs repair` makes one");
-                Ok(())
-            }
-            done => Ok(done?),
-        }
     }
 
     /// Opens an object; one of a key version that is not known yet makes it known.
@@ -86,12 +82,22 @@ impl Repository {
     /// When the target fails.
     pub fn rekey(&self) -> Result<KeyVersion, RepoError> {
         let core = &self.core;
+        let mut before = None;
         loop {
             core.learn_rings()?;
+            // One of which only the second copy is left has its number, too.
+            core.learn_spare_rings()?;
             let (version, (key, ring)) = keys::new_version(&core.sealer);
-            // Another host may take the number first; then its ring is learnt, and the next number is tried.
+            if before.replace(version) == Some(version) {
+                return Err(KeyError::Unreadable { version }.into());
+            }
+            // Another host may take the number first; then its ring is learnt, and the next number is tried. The second copy comes first,
+            // so that of two that are made at once neither is written over the other's.
+            let spare = Object::SpareRing(version).key();
+            if core.header.has_spares() && core.target.put_new(&spare, &[&ring])? == Put::Exists {
+                continue;
+            }
             if core.target.put_new(&key, &[&ring])? == Put::Created {
-                core.with_spare(core.target.put(&Object::SpareRing(version).key(), &[&ring]))?;
                 core.sealer.adopt(&core.sealer.with_rings(std::slice::from_ref(&ring))?);
                 crate::repo::keep::keep(&self.state_dir, &[(Object::Ring(version), &ring)]);
                 return Ok(version);

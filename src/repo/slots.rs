@@ -2,6 +2,7 @@
 
 use crate::format::layout::{self, Object};
 use crate::format::slot::{Argon2Costs, Slot, SlotKind};
+use crate::repo::header::may_be_lost;
 use crate::repo::{RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
 use crate::seal::{KeyError, Secret, keys};
@@ -44,8 +45,9 @@ impl Repository {
     fn slot_objects(&self) -> Result<Vec<(SlotId, Vec<u8>)>, RepoError> {
         let target = &self.core.target;
         let mut listed = target.list(layout::KEYS)?;
-        // A directory that is older than second copies has no place for them.
-        listed.extend(target.list(layout::SPARE).unwrap_or_default());
+        if self.header().has_spares() {
+            listed.extend(target.list(layout::SPARE)?);
+        }
         let mut slots: BTreeMap<SlotId, Vec<u8>> = BTreeMap::new();
         for info in listed {
             let Some(Object::Slot(id) | Object::SpareSlot(id)) = layout::parse(&info.key) else { continue };
@@ -56,7 +58,7 @@ impl Repository {
             match target.get(&info.key) {
                 Ok(bytes) if is_whole(&bytes) => drop(slots.insert(id, bytes)),
                 Ok(bytes) => drop(slots.entry(id).or_insert(bytes)),
-                Err(TargetError::NotFound { .. }) => {}
+                Err(error) if may_be_lost(&**target, &error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -106,7 +108,9 @@ impl Repository {
         if read != bytes {
             return Err(KeyError::NotRead { slot: slot.id }.into());
         }
-        self.put_twin_of_slot(Object::SpareSlot(slot.id), &bytes)?;
+        if self.header().has_spares() {
+            self.put_twin_of_slot(Object::SpareSlot(slot.id), &bytes)?;
+        }
         Ok(slot.id)
     }
 
@@ -117,10 +121,13 @@ impl Repository {
     /// When the target fails. It can be repeated.
     pub(super) fn put_twin_of_slot(&self, object: Object, bytes: &[u8]) -> Result<(), RepoError> {
         let (target, Some(twin)) = (&self.core.target, object.twin()) else { return Ok(()) };
-        self.core.with_spare(target.put(&object.key(), &[bytes]))?;
-        match target.get(&twin.key()) {
-            Err(TargetError::NotFound { .. }) => self.core.with_spare(target.delete(&object.key())),
-            read => Ok(read.map(drop)?),
+        target.put(&object.key(), &[bytes])?;
+        let Err(error) = target.get(&twin.key()) else { return Ok(()) };
+        // Whether it is gone or cannot be told: what was there before is no worse than before.
+        target.delete(&object.key())?;
+        match error {
+            TargetError::NotFound { .. } => Ok(()),
+            error => Err(error.into()),
         }
     }
 
@@ -139,15 +146,17 @@ impl Repository {
         if !others(self.slots()?) {
             return Err(KeyError::LastSlot { slot: id }.into());
         }
+        let copies: &[_] = if self.header().has_spares() { &[&first, &second] } else { &[&first] };
         // The second copy twice: see `put_twin_of_slot`.
-        self.core.with_spare(target.delete(&second))?;
-        target.delete(&first)?;
-        self.core.with_spare(target.delete(&second))?;
+        for key in copies.iter().rev().chain(&copies[1..]) {
+            target.delete(key)?;
+        }
         if others(self.slots()?) {
             return Ok(());
         }
-        target.put(&first, &[&bytes])?;
-        self.core.with_spare(target.put(&second, &[&bytes]))?;
+        for key in copies {
+            target.put(key, &[&bytes])?;
+        }
         Err(KeyError::LastSlot { slot: id }.into())
     }
 }

@@ -46,10 +46,15 @@ impl Locks {
             error => error.into(),
         })?;
         for info in target.list(layout::KEYS)? {
-            match layout::parse(&info.key) {
-                Some(Object::Slot(id)) => slots.push((id, get(&info.key)?)),
-                Some(Object::Ring(_)) => rings.push(get(&info.key)?),
-                _ => {}
+            let Some(object @ (Object::Slot(_) | Object::Ring(_))) = layout::parse(&info.key) else { continue };
+            let bytes = match get(&info.key) {
+                // One of them may be enough.
+                Err(error) if may_be_lost(target, &error) => continue,
+                bytes => bytes?,
+            };
+            match object {
+                Object::Slot(id) => slots.push((id, bytes)),
+                _ => rings.push(bytes),
             }
         }
         Ok(Self { header, slots, rings })
@@ -89,6 +94,7 @@ fn get_agreed(target: &dyn Target, key: &ObjectKey) -> Result<Vec<u8>, TargetErr
 }
 
 /// What lies on the target, first and second copies, whatever of it can be read. As much as a repair sees that has nothing else.
+#[derive(Default)]
 pub struct Twins {
     /// Copies of the header.
     pub headers: Vec<Vec<u8>>,
@@ -101,39 +107,92 @@ pub struct Twins {
 impl Twins {
     /// Reads them. Each copy is there once, the first before the second.
     pub fn read(target: &dyn Target) -> Self {
-        let mut twins = Self { headers: Vec::new(), slots: Vec::new(), rings: Vec::new() };
+        let mut twins = Self::default();
         let lists = [layout::KEYS, layout::SPARE].map(|prefix| target.list(prefix).unwrap_or_default());
-        let listed = lists.into_iter().flatten().map(|info| info.key);
-        for key in std::iter::once(layout::header()).chain(listed) {
+        twins.add(target, std::iter::once(layout::header()).chain(lists.into_iter().flatten().map(|info| info.key)));
+        twins
+    }
+
+    /// The second copies that say something else than what was read of the first.
+    fn read_second(target: &dyn Target, first: &Locks) -> Self {
+        let mut twins = Self::default();
+        twins.add(target, target.list(layout::SPARE).unwrap_or_default().into_iter().map(|info| info.key));
+        twins.headers.retain(|header| *header != first.header);
+        twins.slots.retain(|slot| !first.slots.contains(slot));
+        twins.rings.retain(|ring| !first.rings.contains(ring));
+        twins
+    }
+
+    fn add(&mut self, target: &dyn Target, keys: impl Iterator<Item = ObjectKey>) {
+        for key in keys {
             let (Some(object), Ok(bytes)) = (layout::parse(&key), get_agreed(target, &key)) else { continue };
             match object {
-                Object::Header | Object::SpareHeader if !twins.headers.contains(&bytes) => twins.headers.push(bytes),
-                Object::Ring(_) | Object::SpareRing(_) if !twins.rings.contains(&bytes) => twins.rings.push(bytes),
-                Object::Slot(id) | Object::SpareSlot(id) if !twins.slots.contains(&(id, bytes.clone())) => {
-                    twins.slots.push((id, bytes));
+                Object::Header | Object::SpareHeader if !self.headers.contains(&bytes) => self.headers.push(bytes),
+                Object::Ring(_) | Object::SpareRing(_) if !self.rings.contains(&bytes) => self.rings.push(bytes),
+                Object::Slot(id) | Object::SpareSlot(id) if !self.slots.contains(&(id, bytes.clone())) => {
+                    self.slots.push((id, bytes));
                 }
                 _ => {}
             }
         }
-        twins
     }
+}
 
-    /// Opens the keys. `None` when they do not, or there is nothing that `tried` has not been tried with already.
-    fn unlock(self, tried: Option<&Locks>, secret: &Secret, clock: &Arc<dyn Clock>) -> Option<(Locks, Sealer)> {
-        let Self { headers, slots, rings } = self;
-        let is_known = tried.is_some_and(|tried| {
-            headers.iter().all(|header| *header == tried.header)
-                && slots.iter().all(|slot| tried.slots.contains(slot))
-                && rings.iter().all(|ring| tried.rings.contains(ring))
-        });
-        let mut locks = Locks { header: Vec::new(), slots, rings };
-        for header in headers.into_iter().filter(|_| !is_known) {
-            locks.header = header;
-            if let Ok(sealer) = locks.unlock(secret, clock) {
-                return Some((locks, sealer));
-            }
+/// Opens the keys with the second copies after the first did not. `None` when these do not either, or say nothing else.
+fn unlock_second(
+    target: &dyn Target,
+    secret: &Secret,
+    clock: &Arc<dyn Clock>,
+    tried: Option<&Locks>,
+    refusal: &RepoError,
+) -> Option<(Locks, Sealer)> {
+    let (headers, mut slots, mut rings) = match tried {
+        None => {
+            let Twins { headers, slots, rings } = Twins::read(target);
+            (headers, slots, rings)
         }
-        None
+        Some(first) => {
+            let Twins { headers, slots, rings } = Twins::read_second(target, first);
+            if headers.is_empty() && slots.is_empty() && rings.is_empty() {
+                return None;
+            }
+            ([vec![first.header.clone()], headers].concat(), slots, rings)
+        }
+    };
+    if let Some(first) = tried {
+        // A secret that opened none of the slots is not stretched for them again.
+        let is_refused = matches!(what_is_lost(refusal), Lost::Slot);
+        slots.extend(first.slots.iter().filter(|_| !is_refused).cloned());
+        rings.extend(first.rings.iter().cloned());
+    }
+    if slots.is_empty() {
+        return None;
+    }
+    let mut locks = Locks { header: Vec::new(), slots, rings };
+    headers.into_iter().find_map(|header| {
+        locks.header = header;
+        let sealer = locks.unlock(secret, clock).ok()?;
+        Some((Locks { header: locks.header.clone(), slots: locks.slots.clone(), rings: locks.rings.clone() }, sealer))
+    })
+}
+
+/// What a first copy that does not serve is of.
+enum Lost {
+    Header,
+    Slot,
+    Ring,
+    Directory,
+}
+
+fn what_is_lost(error: &RepoError) -> Lost {
+    match error {
+        RepoError::Key(key) => match &**key {
+            KeyError::WrongSecret { .. } | KeyError::NoSlot { .. } => Lost::Slot,
+            KeyError::NoRing { .. } => Lost::Ring,
+            _ => Lost::Header,
+        },
+        RepoError::Target(_) => Lost::Directory,
+        _ => Lost::Header,
     }
 }
 
@@ -159,8 +218,15 @@ pub(super) fn unlock(
         Err(RepoError::Target(error)) if !may_be_lost(target, &error) => return Err(RepoError::Target(error)),
         Err(error) => {
             let (locks, sealer) =
-                Twins::read(target).unlock(tried.as_ref(), secret, clock).ok_or_else(|| error.clone())?;
-            monitor.warn(&format!("{error}: its second copy serves, and `backyfs repair` puts it right"));
+                unlock_second(target, secret, clock, tried.as_ref(), &error).ok_or_else(|| error.clone())?;
+            tracing::debug!("opened with second copies: {error}");
+            let lost = match what_is_lost(&error) {
+                Lost::Header => "the header of the repository",
+                Lost::Slot => "a key slot",
+                Lost::Ring => "the key ring",
+                Lost::Directory => "the directory of the keys",
+            };
+            monitor.warn(&format!("{lost} cannot be read: its second copy serves, and `backyfs repair` puts it right"));
             tried = Some(locks);
             sealer
         }
@@ -219,7 +285,7 @@ fn unlock_again(
 ) -> Result<Option<Sealer>, RepoError> {
     let found = |got| match got {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(TargetError::NotFound { .. }) => Ok(None),
+        Err(error) if may_be_lost(target, &error) => Ok(None),
         Err(error) => Err(RepoError::from(error)),
     };
     // Without a note the header would be asked for twice.
@@ -245,5 +311,93 @@ fn keep_locks(state_dir: &Path, locks: &Locks, sealer: &Sealer, secret: &Secret)
     keep::keep(state_dir, &[&[(Object::Header, locks.header.as_slice())], rings.as_slice()].concat());
     if let Some(slot) = locks.slot_for(secret) {
         keep::note_opened_by(state_dir, slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::Repository;
+    use crate::repo::testing::{open, secret, small};
+    use crate::target::memory::MemoryTarget;
+    use crate::target::through::Through;
+    use crate::words::clock::SystemClock;
+
+    fn made() -> (Arc<MemoryTarget>, tempfile::TempDir) {
+        let (memory, clock): (_, Arc<dyn Clock>) = (Arc::new(MemoryTarget::default()), Arc::new(SystemClock));
+        Repository::create(&*memory, &[secret()], &small(), &clock).unwrap();
+        (memory, tempfile::tempdir().unwrap())
+    }
+
+    fn names(target: &MemoryTarget, prefix: &str) -> Vec<ObjectKey> {
+        target.list(prefix).unwrap().into_iter().map(|info| info.key).collect()
+    }
+
+    /// Of which some objects lie on bad sectors.
+    struct Worn {
+        inner: Arc<MemoryTarget>,
+        bad: Vec<ObjectKey>,
+    }
+
+    impl Through for Worn {
+        fn within(&self) -> &dyn Target {
+            &*self.inner
+        }
+        fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+            if !self.bad.contains(key) {
+                return self.inner.get(key);
+            }
+            let source = std::io::Error::from_raw_os_error(nix::libc::EIO);
+            Err(TargetError::Io { target: self.describe(), action: "reading", key: key.to_string(), source })
+        }
+    }
+
+    #[test]
+    fn what_lies_on_bad_sectors_is_read_elsewhere() {
+        let (memory, dir) = made();
+        let firsts = [vec![layout::header()], names(&memory, layout::KEYS)].concat();
+        for (number, bad) in firsts.iter().cloned().map(|key| vec![key]).chain([firsts.clone()]).enumerate() {
+            let worn = Arc::new(Worn { inner: Arc::clone(&memory), bad });
+            open(worn, &dir.path().join(number.to_string()), Arc::default()).unwrap();
+        }
+        let both = firsts.iter().filter_map(|key| Some(layout::parse(key)?.twin()?.key())).chain(firsts.clone());
+        let worn = Arc::new(Worn { inner: memory, bad: both.collect() });
+        assert!(open(worn, &dir.path().join("both"), Arc::default()).is_err());
+    }
+
+    #[test]
+    fn a_new_key_version_is_never_written_over_one_that_lost_its_first_ring() {
+        let (memory, dir) = made();
+        let repo = open(Arc::clone(&memory) as _, &dir.path().join("one"), Arc::default()).unwrap();
+        let second = repo.rekey().unwrap();
+        let kept = memory.get(&Object::SpareRing(second).key()).unwrap();
+        memory.delete(&layout::ring(second)).unwrap();
+        let other = open(Arc::clone(&memory) as _, &dir.path().join("two"), Arc::default()).unwrap();
+        assert_eq!(other.rekey().unwrap(), KeyVersion(second.0 + 1));
+        assert_eq!(memory.get(&Object::SpareRing(second).key()).unwrap(), kept);
+        // Neither copy can be read: no number is taken, and nobody tries for ever.
+        for key in [layout::ring(KeyVersion(3)), Object::SpareRing(KeyVersion(3)).key()] {
+            memory.put(&key, &[b"nothing"]).unwrap();
+        }
+        let third = open(Arc::clone(&memory) as _, &dir.path().join("three"), Arc::default()).unwrap();
+        assert!(third.rekey().unwrap_err().to_string().contains("key version 3"));
+    }
+
+    /// A program that knows nothing of second copies would leave that of a slot which it removes.
+    #[test]
+    fn a_repository_of_the_format_before_has_no_second_copies() {
+        let (memory, dir) = made();
+        let repo = open(Arc::clone(&memory) as _, &dir.path().join("one"), Arc::default()).unwrap();
+        let old = keys::header_in_format(&repo.core.sealer, 1);
+        drop(repo);
+        memory.put(&layout::header(), &[&old]).unwrap();
+        names(&memory, layout::SPARE).iter().for_each(|key| memory.delete(key).unwrap());
+        let repo = open(Arc::clone(&memory) as _, &dir.path().join("two"), Arc::default()).unwrap();
+        repo.rekey().unwrap();
+        let slot = repo.add_slot(&Secret::key_file(vec![8; 64])).unwrap();
+        repo.add_recovery_slot().unwrap();
+        repo.remove_slot(slot).unwrap();
+        assert_eq!(repo.examine_objects(&|_| true).unwrap().bad, []);
+        assert_eq!(names(&memory, layout::SPARE), []);
     }
 }

@@ -107,6 +107,12 @@ pub enum KeyError {
         /// Why the last of them is not.
         problem: String,
     },
+    /// A key version that was made, and whose ring is lost or damaged.
+    #[error("the ring of key version {} cannot be read, so no newer version is made: run `backyfs repair` first", version.0)]
+    Unreadable {
+        /// Which.
+        version: KeyVersion,
+    },
     /// A secret that protects nothing.
     #[error("this {secret} cannot be used: {problem}")]
     Weak {
@@ -146,7 +152,7 @@ impl KeyError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Header(error) => !matches!(error, FormatError::Newer { .. }),
-            Self::HeaderMac { .. } | Self::NoRing { .. } => true,
+            Self::HeaderMac { .. } | Self::NoRing { .. } | Self::Unreadable { .. } => true,
             _ => false,
         }
     }

@@ -2,8 +2,8 @@
 //! they can be added and taken away without touching anything that is sealed.
 
 use crate::format::FormatError;
-use crate::format::layout::{self, ObjectKey};
-use crate::format::repository::{RepositoryHeader, UncheckedHeader};
+use crate::format::layout::{self, Object, ObjectKey};
+use crate::format::repository::{FORMAT_VERSION, RepositoryHeader, UncheckedHeader};
 use crate::format::slot::{Argon2Costs, Slot, SlotKind};
 use crate::seal::derive::{self, Key, derive};
 use crate::seal::error::KeyError;
@@ -37,10 +37,12 @@ pub struct Settings {
 
 /// The objects of a new repository.
 pub struct Created {
-    /// To be written first: slots and the first key ring, and the second copies of everything.
+    /// To be written first: slots and the first key ring, and their second copies.
     pub keys: Vec<NewObject>,
-    /// To be written last, and only if there is none: with it the repository exists.
+    /// To be written then, and only if there is none: with it the repository exists.
     pub header: NewObject,
+    /// To be written last.
+    pub spare_header: NewObject,
     /// To be shown once; it is stored nowhere.
     pub recovery: RecoveryKey,
     /// The repository, unlocked.
@@ -54,6 +56,7 @@ pub struct Created {
 pub fn create(settings: &Settings, secrets: &[Secret], clock: &Arc<dyn Clock>) -> Result<Created, KeyError> {
     secrets.iter().try_for_each(Secret::check)?;
     let header = RepositoryHeader {
+        format_version: FORMAT_VERSION,
         repo: clock.repo_id(),
         created: clock.now(),
         block_size: settings.block_size,
@@ -76,15 +79,11 @@ pub fn create(settings: &Settings, secrets: &[Secret], clock: &Arc<dyn Clock>) -
     }
     let (recovery, slot) = new_recovery_slot(&sealer)?;
     keys.push(slot);
-    let header = (layout::header(), header_bytes);
-    let twins: Vec<NewObject> = keys.iter().chain([&header]).filter_map(twin).collect();
+    let twin = |(key, bytes): &NewObject| Some((layout::parse(key)?.twin()?.key(), bytes.clone()));
+    let twins: Vec<NewObject> = keys.iter().filter_map(twin).collect();
     keys.extend(twins);
-    Ok(Created { keys, header, recovery, sealer })
-}
-
-/// The second copy of an object that has one.
-pub fn twin((key, bytes): &NewObject) -> Option<NewObject> {
-    Some((layout::parse(key)?.twin()?.key(), bytes.clone()))
+    let spare_header = (Object::SpareHeader.key(), header_bytes.clone());
+    Ok(Created { keys, header: (layout::header(), header_bytes), spare_header, recovery, sealer })
 }
 
 /// Unlocks a repository with a secret, given the bytes of its header, of all its key slots and of all its key rings.
@@ -119,6 +118,14 @@ pub fn check_header(sealer: &Sealer, header: &[u8]) -> Result<(), KeyError> {
     let checked =
         unchecked.check(|bytes, mac| header_mac(keyring.root(), &sealer.repo(), bytes).verify_slice(mac).is_ok());
     checked.filter(|header| header == sealer.header()).map(drop).ok_or(KeyError::HeaderMac { repo })
+}
+
+/// The header of a repository as a format before wrote it.
+#[cfg(test)]
+pub(crate) fn header_in_format(sealer: &Sealer, format_version: u32) -> Vec<u8> {
+    let (header, root) = (sealer.header(), sealer.keyring().root().clone());
+    let mac = |bytes: &[u8]| header_mac(&root, &header.repo, bytes).finalize().into_bytes().into();
+    RepositoryHeader { format_version, ..header.clone() }.encode(mac)
 }
 
 fn header_mac(root: &Key, repo: &RepoId, bytes: &[u8]) -> Hmac<Sha256> {

@@ -23,6 +23,7 @@ mod qemu;
 pub mod rbd;
 pub mod recipe;
 pub mod volume;
+pub mod write_behind;
 
 use crate::source::changes::Changes;
 use crate::words::attribute::FileAttributes;

@@ -110,7 +110,7 @@ pub trait Target: Send + Sync {
         Coherence::Certain
     }
 
-    /// Makes the target ready to hold a repository; only `init` calls it, no other method ever makes a directory. Durable on
+    /// Makes the target ready to hold a repository; only `init` and `repair` call it, no other method ever makes a directory. Durable on
     /// return; repeating it, also after a crash half way, is harmless.
     ///
     /// # Errors

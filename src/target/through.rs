@@ -3,7 +3,8 @@
 use crate::format::layout::ObjectKey;
 use crate::target::{ObjectInfo, Page, Put, Space, Target, TargetError};
 
-/// As [`Target`], whose methods it has; each that is not written asks the target within.
+/// As [`Target`], most of whose methods it has; each that is not written asks the target within, but a list after a name, which is a
+/// whole list.
 pub trait Through: Send + Sync {
     /// The target within.
     fn within(&self) -> &dyn Target;

@@ -7,6 +7,7 @@ use crate::fs::process::ProcessId;
 use crate::fs::seam::Answer;
 use crate::image::{DraftImage, Settled};
 use crate::ops::commit::{Publication, publish_version};
+use crate::ops::unchanged::{asks_the_index, tell_unchanged};
 use crate::repo::RepoError;
 use crate::words::attribute::{Attributes, Validity};
 use crate::words::clock::ClockExt;
@@ -131,11 +132,17 @@ impl Incoming {
             duration_ms: u64::try_from(now.millis() - work.began.millis()).unwrap_or(0),
             relatives: work.relative.into_iter().collect(),
         };
+        let began_empty = work.start.size_bytes == 0;
+        let compared_with = work.relative.filter(|_| began_empty && asks_the_index(&self.repo));
         let (record, supersedes, draft) = (work.record.clone(), work.supersedes, work.draft.clone());
         let writers: BTreeSet<ProcessId> = work.writers.iter().copied().chain(by).collect();
         drop(state);
         let next = self.repo.new_draft()?;
-        let version = publish_version(&self.repo, settled, publication)?;
+        let mut settled = *settled;
+        if let Some(base) = compared_with {
+            tell_unchanged(&self.repo, &base, &mut settled);
+        }
+        let version = publish_version(&self.repo, &settled, publication)?;
         self.repo.catalog().unhide_name(&name)?;
         self.await_labels(&name, version.uid, now, writers)?;
         tracing::info!("{name}: version {} of {} bytes", version.uid, version.image.size_bytes);

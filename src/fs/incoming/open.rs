@@ -7,6 +7,7 @@ use crate::fs::nodes::Node;
 use crate::fs::process::{self, Opener, ProcessId, TaskKind};
 use crate::fs::seam::{Answer, Caller, Fh, OpenRequest};
 use crate::image::{DraftImage, ImageReader};
+use crate::ops::unchanged::asks_the_index;
 use crate::repo::claims::ClaimedDraft;
 use crate::words::attribute::{FileAttributes, Mtime, Validity};
 use crate::words::ids::Uid;
@@ -155,7 +156,7 @@ impl Incoming {
         let base = newest.map_or(Uid::NIL, |version| version.record.uid);
         state.work = Some(Work {
             draft,
-            image: DraftImage::new(Arc::clone(&self.repo), start, relative),
+            image: DraftImage::new(Arc::clone(&self.repo), start, relative.filter(|_| !asks_the_index(&self.repo))),
             start,
             base,
             relative,

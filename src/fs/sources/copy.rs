@@ -191,7 +191,7 @@ impl Sources {
         restoring.reach(&(from..from + len))?;
         let what = RangeOf { image, label: reader.label(), range: from..from + len };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        restore_range(&self.repo, &what, restoring.destination(), threads, &**self.repo.monitor())
+        restore_range(&self.repo, &what, restoring.destination()?, threads, &**self.repo.monitor())
             .map_err(|error| restoring.fail(&error))?;
         restoring.tell(from + len, image.size_bytes);
         Ok(Some(len))

@@ -9,6 +9,7 @@ use crate::fs::process::{Closer, ProcessId};
 use crate::fs::seam::Answer;
 use crate::ops::OpsError;
 use crate::source::destination::{Consent, Holes, Manner, Start};
+use crate::source::write_behind::WriteBehind;
 use crate::source::{Destination, Recipe, SourceError};
 use crate::words::attribute::FileAttributes;
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// See the module.
 pub(super) struct Restoring {
     key: (String, String),
-    destination: Box<dyn Destination>,
+    destination: WriteBehind,
     /// How large it is so far. Whoever makes it grow holds this until what comes to it is zero.
     size: Mutex<u64>,
     /// The first error: everything fails with it from then on.
@@ -47,6 +48,11 @@ impl Restoring {
             Err(SourceError::Unfinished { .. }) => volume.destination(&manner(Consent::Force))?,
             made => made?,
         };
+        let destination = WriteBehind::new(destination).map_err(|source| SourceError::Destination {
+            what: volume.describe(),
+            action: "opened",
+            source,
+        })?;
         let (size, error) = (Mutex::new(0), Mutex::default());
         let (attributes, reached) = (Mutex::new(attributes), AtomicU64::new(0));
         Ok(Self { key, destination, size, error, attributes, opener, job, reached })
@@ -68,8 +74,9 @@ impl Restoring {
         change(&mut self.attributes.lock());
     }
 
-    pub(super) fn destination(&self) -> &dyn Destination {
-        &*self.destination
+    /// For who writes to it by threads of his own.
+    pub(super) fn destination(&self) -> Answer<&dyn Destination> {
+        self.destination.directly().map_err(|error| self.fail(&error.into()))
     }
 
     /// Tells that everything up to `end` was written, of `total` bytes; 0 when nobody knows how many there will be.
@@ -135,7 +142,7 @@ impl Restoring {
     pub(super) fn read(&self, offset: u64, len: usize, buffer: &mut Vec<u8>) -> Answer<()> {
         let left = usize::try_from(self.size_bytes().saturating_sub(offset)).unwrap_or(usize::MAX);
         buffer.resize(len.min(left), 0);
-        self.destination.read(offset, buffer).map_err(|error| Errno::from(&error))
+        self.guard(self.destination.read(offset, buffer))
     }
 
     /// A close(). A shell closes a copy of its descriptor before anything was written; that finishes nothing.

@@ -19,26 +19,34 @@ pub fn of_maps(repo: &Repository, unreadable: &[Unreadable], interrupt: &Interru
     if unreadable.is_empty() {
         return Ok(Vec::new());
     }
-    let needed = needed_by_drafts(repo, interrupt)?;
+    let needed = needed_by_drafts(repo, unreadable, interrupt)?;
     let tell = |Unreadable { id, error }: &Unreadable| {
-        let remedy = needed.get(id).map_or_else(
-            || "`backyfs scrub --all` names the versions that need it".to_owned(),
-            |draft| {
-                let (uid, name) = (draft.uid, &draft.attributes.name);
-                format!(
-                    "the unfinished copy of {name} needs it: if nobody does, `backyfs rm --force {uid}` discards it"
-                )
-            },
-        );
-        format!("map node {id} cannot be read, so what is below it is not known: {error}; {remedy}")
+        let draft = needed.get(id).map_or_else(String::new, |draft| {
+            let (uid, name) = (draft.uid, &draft.attributes.name);
+            format!(
+                "; the unfinished copy of {name} needs it: if nobody needs that copy, and no version is named, `backyfs rm --force {uid}` \
+                 discards it"
+            )
+        });
+        format!(
+            "map node {id} cannot be read, so what is below it is not known: {error}; `backyfs scrub --all` names the versions that need \
+             it{draft}"
+        )
     };
     Ok(unreadable.iter().map(tell).collect())
 }
 
-/// The map nodes that cannot be read and some unfinished copy needs, with one that does.
-fn needed_by_drafts(repo: &Repository, interrupt: &Interrupt) -> Result<BTreeMap<BlockId, Record>, OpsError> {
+/// Of map nodes that cannot be read those that some unfinished copy needs, with one that does.
+fn needed_by_drafts(
+    repo: &Repository,
+    unreadable: &[Unreadable],
+    interrupt: &Interrupt,
+) -> Result<BTreeMap<BlockId, Record>, OpsError> {
     let mut needed = BTreeMap::new();
     for record in repo.catalog().drafts().map_err(RepoError::from)? {
+        if unreadable.iter().all(|node| needed.contains_key(&node.id)) {
+            break;
+        }
         let root = (record.image.root, record.image.depth().root_level());
         let lost = Reach::new(repo, interrupt)?.walk(&[root], &mut Nobody)?;
         needed.extend(lost.into_iter().map(|node| (node.id, record.clone())));

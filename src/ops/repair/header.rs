@@ -11,7 +11,7 @@ use crate::repo::{RepoError, keep};
 use crate::seal::{KeyError, Sealer, Secret, keys};
 use crate::target::{Target, TargetError};
 use crate::words::clock::{Clock, ClockExt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,6 +52,9 @@ pub fn find(
         candidates.push((header, rings.collect(), CopyPlace::Host));
     }
     candidates.extend(there.headers.into_iter().map(|header| (header, there.rings.clone(), CopyPlace::Target)));
+    // Those rings are among the ones that the first candidate of the same header has.
+    let mut seen = BTreeSet::new();
+    candidates.retain(|(header, ..)| seen.insert(header.clone()));
     let mut refused = None;
     for (header, rings, place) in candidates {
         match keys::unlock(&header, &slots, &rings, secret, clock) {
@@ -106,7 +109,8 @@ impl Kept {
                 },
                 Err(TargetError::NotFound { .. }) => "it is missing".to_owned(),
                 // Without a header a directory does not look like a repository, and says it is not there.
-                Err(TargetError::Unreachable { .. }) if target.list(layout::KEYS).is_ok() => "it is missing".to_owned(),
+                Err(TargetError::Unreachable { .. }) if !target.is_paged() => "it is missing".to_owned(),
+                Err(error) if may_be_lost(target, &error) => error.to_string(),
                 Err(error) => return Err(RepoError::from(error).into()),
             };
             lacking.push((*object, bytes.as_slice(), problem));

@@ -18,6 +18,7 @@ use crate::ops::scrub::report::VersionFinding;
 use crate::ops::scrub::{learn, past_damage};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::examine::PackState;
+use crate::repo::header::answers;
 use crate::repo::objects::{BadObject, ObjectsSeen};
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{AttributeChange, AttributeEntry};
@@ -33,7 +34,7 @@ const PACKS_PER_FRAGMENT: usize = 256;
 /// One thing to be done. Each can be repeated.
 #[derive(Debug, Clone, PartialEq)]
 enum Deed {
-    /// The header or a key ring, from this host's copy.
+    /// One of the two copies of the header, a key slot or a key ring, from the other or from this host's.
     Kept(Object),
     Record(Box<Record>, Verdict),
     Mark(Object),
@@ -133,10 +134,11 @@ pub fn plan(repo: &Repository, monitor: &dyn Monitor, interrupt: &Interrupt) -> 
 /// Directories that are gone: objects of that name can be neither found nor written.
 fn lost_directories(repo: &Repository) -> Result<Vec<Step>, OpsError> {
     let mut lost = Vec::new();
-    for directory in layout::directories() {
+    let is_place = |name: &String| repo.header().has_spares() || format!("{name}/") != layout::SPARE;
+    for directory in layout::directories().into_iter().filter(is_place) {
         match repo.target().list(&format!("{directory}/")) {
             Ok(_) => {}
-            Err(error) if repo.target().get(&layout::header()).is_err() => return Err(RepoError::from(error).into()),
+            Err(error) if !answers(repo.target()) => return Err(RepoError::from(error).into()),
             Err(_) => lost.push(Step {
                 object: format!("{directory}/"),
                 problem: "the directory is missing".to_owned(),
@@ -277,6 +279,11 @@ impl Plan {
                 "it is set aside; the next scrub finds the damage again",
             ),
             Object::Slot(_) | Object::SpareSlot(_) => match repo.kept_copy(object) {
+                // A removal that was cut short is told by nothing.
+                Some(_) if matches!(object, Object::Slot(_)) => {
+                    let remedy = "it is put back from its other copy (if it was to be removed: `backyfs key remove`)";
+                    self.add(Deed::Kept(object), key, &bad.problem, remedy);
+                }
                 Some((_, place)) => self.add(Deed::Kept(object), key, &bad.problem, place.remedy()),
                 None => {
                     let remedy = "it opens nothing any more; it is set aside: make another with `backyfs key add`";

@@ -31,6 +31,7 @@ use crate::ops::scrub::tried::Tried;
 use crate::ops::walk::{Found, walk};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::examine::{PackState, WINDOW_BYTES};
+use crate::repo::header::answers;
 use crate::repo::learn::Learned;
 use crate::repo::objects::{BadObject, ObjectsSeen};
 use crate::repo::{RepoError, Repository};
@@ -216,7 +217,7 @@ pub fn past_damage(repo: &Repository, refreshed: Result<Learned, RepoError>) -> 
 
 fn is_there(repo: &Repository) -> bool {
     let target = repo.target();
-    target.get(&crate::format::layout::header()).is_ok() && target.list(crate::format::layout::PACKS).is_ok()
+    answers(target) && target.list(crate::format::layout::PACKS).is_ok()
 }
 
 fn read_packs(
