@@ -158,7 +158,15 @@ pub fn plan(
     let source = Arc::clone(session.source());
     let known = match (changes, base) {
         (ChangesFrom::Hints(path), _) => Some(read_hints(path, source.size_bytes())?),
-        (ChangesFrom::Source, Some(base)) => session.changes_since(&base.snapshot_name)?,
+        (ChangesFrom::Source, Some(base)) => {
+            let known = session.changes_since(&base.snapshot_name)?;
+            // A source that could have told: who waits for hours wants to know why.
+            if known.is_none() && session.snapshot_name().is_some() && !base.snapshot_name.is_empty() {
+                let name = &base.snapshot_name;
+                monitor.warn(&format!("everything is read: what has changed since snapshot {name} cannot be told"));
+            }
+            known
+        }
         _ => None,
     };
     let everything = |source: Arc<dyn Source>| Plan {

@@ -86,7 +86,10 @@ impl Repository {
             return Err(exists());
         }
         let (key, header) = &made.spare_header;
-        target.put(key, &[header])?;
+        // The repository exists, and its recovery key is shown but once.
+        if let Err(error) = target.put(key, &[header]) {
+            tracing::warn!("the header has no second copy until `backyfs repair` makes one: {error}");
+        }
         Ok(made.recovery)
     }
 

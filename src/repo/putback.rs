@@ -6,6 +6,7 @@
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::{attribute, condemned, record};
+use crate::repo::header::may_be_lost;
 use crate::repo::lease::Lease;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::target::TargetError;
@@ -42,6 +43,10 @@ impl Repository {
         let bytes = match self.core.target.get(key) {
             Ok(bytes) => bytes,
             Err(TargetError::NotFound { .. }) => return Ok(None),
+            Err(error) if may_be_lost(&*self.core.target, &error) => {
+                tracing::warn!("nothing of it can be kept: {error}");
+                return Ok(None);
+            }
             Err(error) => return Err(error.into()),
         };
         let aside = layout::aside(key, self.core.clock.damage_id());

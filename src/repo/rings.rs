@@ -33,12 +33,7 @@ impl Core {
     /// As [`Self::learn_rings`], from a list of what lies beside the rings.
     fn learn_rings_of(&self, listed: &[ObjectInfo]) -> Result<bool, RepoError> {
         let known: BTreeSet<KeyVersion> = self.sealer.keyring().versions().collect();
-        let ring = |object| match object {
-            Object::Ring(version) | Object::SpareRing(version) => Some(version),
-            _ => None,
-        };
-        let listed: BTreeSet<KeyVersion> =
-            listed.iter().filter_map(|info| layout::parse(&info.key).and_then(ring)).collect();
+        let listed = versions_in(listed);
         if listed.is_subset(&known) {
             return Ok(false);
         }
@@ -66,6 +61,15 @@ impl Core {
     }
 }
 
+/// The key versions of which there is a ring, whole or not.
+fn versions_in(listed: &[ObjectInfo]) -> BTreeSet<KeyVersion> {
+    let version = |info: &ObjectInfo| match layout::parse(&info.key)? {
+        Object::Ring(version) | Object::SpareRing(version) => Some(version),
+        _ => None,
+    };
+    listed.iter().filter_map(version).collect()
+}
+
 impl Learner<'_> {
     /// Learns key versions that are new.
     pub(super) fn rings(&mut self) -> Result<(), RepoError> {
@@ -84,13 +88,18 @@ impl Repository {
         let core = &self.core;
         let mut before = None;
         loop {
-            core.learn_rings()?;
-            // One of which only the second copy is left has its number, too.
-            core.learn_spare_rings()?;
+            let mut listed = core.target.list(layout::KEYS)?;
+            if core.header.has_spares() {
+                listed.extend(core.target.list(layout::SPARE)?);
+            }
+            core.learn_rings_of(&listed)?;
             let (version, (key, ring)) = keys::new_version(&core.sealer);
-            if before.replace(version) == Some(version) {
+            // One that cannot be read has its number: another ring of that number would be taken for it.
+            let taken = versions_in(&listed).into_iter().find(|taken| *taken >= version);
+            if let Some(version) = taken.or_else(|| before.filter(|before| *before == version)) {
                 return Err(KeyError::Unreadable { version }.into());
             }
+            before = Some(version);
             // Another host may take the number first; then its ring is learnt, and the next number is tried. The second copy comes first,
             // so that of two that are made at once neither is written over the other's.
             let spare = Object::SpareRing(version).key();

@@ -161,7 +161,7 @@ fn unlock_second(
     };
     if let Some(first) = tried {
         // A secret that opened none of the slots is not stretched for them again.
-        let is_refused = matches!(what_is_lost(refusal), Lost::Slot);
+        let is_refused = matches!(refusal, RepoError::Key(key) if matches!(**key, KeyError::WrongSecret { .. }));
         slots.extend(first.slots.iter().filter(|_| !is_refused).cloned());
         rings.extend(first.rings.iter().cloned());
     }
@@ -181,17 +181,18 @@ enum Lost {
     Header,
     Slot,
     Ring,
-    Directory,
+    /// An answer says which.
+    Some,
 }
 
 fn what_is_lost(error: &RepoError) -> Lost {
     match error {
         RepoError::Key(key) => match &**key {
-            KeyError::WrongSecret { .. } | KeyError::NoSlot { .. } => Lost::Slot,
+            KeyError::WrongSecret { .. } | KeyError::NoSlot { .. } | KeyError::Slot(_) => Lost::Slot,
             KeyError::NoRing { .. } => Lost::Ring,
             _ => Lost::Header,
         },
-        RepoError::Target(_) => Lost::Directory,
+        RepoError::Target(_) => Lost::Some,
         _ => Lost::Header,
     }
 }
@@ -221,12 +222,12 @@ pub(super) fn unlock(
                 unlock_second(target, secret, clock, tried.as_ref(), &error).ok_or_else(|| error.clone())?;
             tracing::debug!("opened with second copies: {error}");
             let lost = match what_is_lost(&error) {
-                Lost::Header => "the header of the repository",
-                Lost::Slot => "a key slot",
-                Lost::Ring => "the key ring",
-                Lost::Directory => "the directory of the keys",
+                Lost::Header => "the header of the repository cannot be read".to_owned(),
+                Lost::Slot => "a key slot cannot be read".to_owned(),
+                Lost::Ring => "the key ring cannot be read".to_owned(),
+                Lost::Some => error.to_string(),
             };
-            monitor.warn(&format!("{lost} cannot be read: its second copy serves, and `backyfs repair` puts it right"));
+            monitor.warn(&format!("{lost}: its second copy serves, and `backyfs repair` puts it right"));
             tried = Some(locks);
             sealer
         }
@@ -320,7 +321,7 @@ mod tests {
     use crate::repo::Repository;
     use crate::repo::testing::{open, secret, small};
     use crate::target::memory::MemoryTarget;
-    use crate::target::through::Through;
+    use crate::target::through::Worn;
     use crate::words::clock::SystemClock;
 
     fn made() -> (Arc<MemoryTarget>, tempfile::TempDir) {
@@ -333,36 +334,23 @@ mod tests {
         target.list(prefix).unwrap().into_iter().map(|info| info.key).collect()
     }
 
-    /// Of which some objects lie on bad sectors.
-    struct Worn {
-        inner: Arc<MemoryTarget>,
-        bad: Vec<ObjectKey>,
-    }
-
-    impl Through for Worn {
-        fn within(&self) -> &dyn Target {
-            &*self.inner
-        }
-        fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
-            if !self.bad.contains(key) {
-                return self.inner.get(key);
-            }
-            let source = std::io::Error::from_raw_os_error(nix::libc::EIO);
-            Err(TargetError::Io { target: self.describe(), action: "reading", key: key.to_string(), source })
-        }
-    }
-
     #[test]
     fn what_lies_on_bad_sectors_is_read_elsewhere() {
         let (memory, dir) = made();
         let firsts = [vec![layout::header()], names(&memory, layout::KEYS)].concat();
         for (number, bad) in firsts.iter().cloned().map(|key| vec![key]).chain([firsts.clone()]).enumerate() {
-            let worn = Arc::new(Worn { inner: Arc::clone(&memory), bad });
-            open(worn, &dir.path().join(number.to_string()), Arc::default()).unwrap();
+            open(Worn::new(Arc::clone(&memory) as _, bad), &dir.path().join(number.to_string()), Arc::default())
+                .unwrap();
         }
         let both = firsts.iter().filter_map(|key| Some(layout::parse(key)?.twin()?.key())).chain(firsts.clone());
-        let worn = Arc::new(Worn { inner: memory, bad: both.collect() });
-        assert!(open(worn, &dir.path().join("both"), Arc::default()).is_err());
+        assert!(open(Worn::new(memory, both.collect()), &dir.path().join("both"), Arc::default()).is_err());
+    }
+
+    #[test]
+    fn the_header_of_another_repository_is_read_past() {
+        let ((memory, dir), (other, _)) = (made(), made());
+        memory.put(&layout::header(), &[&other.get(&layout::header()).unwrap()]).unwrap();
+        open(memory, dir.path(), Arc::default()).unwrap();
     }
 
     #[test]
@@ -376,11 +364,18 @@ mod tests {
         assert_eq!(other.rekey().unwrap(), KeyVersion(second.0 + 1));
         assert_eq!(memory.get(&Object::SpareRing(second).key()).unwrap(), kept);
         // Neither copy can be read: no number is taken, and nobody tries for ever.
-        for key in [layout::ring(KeyVersion(3)), Object::SpareRing(KeyVersion(3)).key()] {
-            memory.put(&key, &[b"nothing"]).unwrap();
+        let copies = [layout::ring(KeyVersion(3)), Object::SpareRing(KeyVersion(3)).key()];
+        let whole = memory.save();
+        for lost in [None, Some(&copies[0]), Some(&copies[1])] {
+            memory.put_back(whole.clone());
+            copies.iter().for_each(|key| memory.put(key, &[b"nothing"]).unwrap());
+            lost.into_iter().for_each(|key| memory.delete(key).unwrap());
+            let before = memory.save();
+            let state = dir.path().join(format!("{lost:?}").replace('/', "-"));
+            let third = open(Arc::clone(&memory) as _, &state, Arc::default()).unwrap();
+            assert!(third.rekey().unwrap_err().to_string().contains("key version 3"));
+            assert!(memory.save() == before, "{lost:?}");
         }
-        let third = open(Arc::clone(&memory) as _, &dir.path().join("three"), Arc::default()).unwrap();
-        assert!(third.rekey().unwrap_err().to_string().contains("key version 3"));
     }
 
     /// A program that knows nothing of second copies would leave that of a slot which it removes.

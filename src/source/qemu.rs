@@ -218,6 +218,24 @@ mod tests {
     const NOW: Moment<'static> = Moment::Now { name: "" };
 
     #[test]
+    fn other_formats_are_read_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw = dir.path().join("raw");
+        let mut content = vec![0; 5 << 20];
+        content[100_000..1_000_000].fill(5);
+        content[(4 << 20) + 3..(5 << 20) - 512].fill(6);
+        std::fs::write(&raw, &content).unwrap();
+        for format in ["vmdk", "vdi", "vhdx", "qed"] {
+            let path = dir.path().join(format);
+            let convert = ["convert", "-f", "raw", "-O", format];
+            let converted = Command::new("qemu-img").args(convert).args([&raw, &path]).status();
+            assert!(converted.unwrap().success(), "{format}");
+            let opened = QemuVolume::new(path, format.into()).open(NOW).unwrap();
+            conformance::reads_what_it_holds(&*opened, &content);
+        }
+    }
+
+    #[test]
     fn qcow2_is_read_as_the_disk_it_holds() {
         let dir = tempfile::tempdir().unwrap();
         let (raw, qcow2) = (dir.path().join("raw"), dir.path().join("qcow2"));

@@ -10,6 +10,7 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -81,7 +82,10 @@ impl WriteBehind {
             let (inner, state, taken) = (Arc::clone(&inner), Arc::clone(&state), taken.clone());
             std::thread::Builder::new().name("write behind".into()).spawn(move || {
                 for (offset, data) in taken {
-                    let done = inner.write(offset, &data);
+                    // What is not landed would be waited for for ever.
+                    let done = catch_unwind(AssertUnwindSafe(|| inner.write(offset, &data)));
+                    let done =
+                        done.unwrap_or_else(|_| Err(SourceError::Refused(format!("writing at {offset} panicked"))));
                     state.land(&(offset..offset + data.len() as u64), done);
                 }
             })
@@ -105,7 +109,8 @@ impl Destination for WriteBehind {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        self.directly()?.read(offset, buffer)
+        self.state.clear(&(offset..offset + buffer.len() as u64), |_| ())?;
+        self.inner.read(offset, buffer)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), SourceError> {
@@ -121,7 +126,8 @@ impl Destination for WriteBehind {
     }
 
     fn zero(&self, range: &Range<u64>) -> Result<(), SourceError> {
-        self.directly()?.zero(range)
+        self.state.clear(range, |_| ())?;
+        self.inner.zero(range)
     }
 
     fn resize(&self, size_bytes: u64) -> Result<(), SourceError> {

@@ -2,6 +2,8 @@
 
 use crate::format::layout::ObjectKey;
 use crate::target::{ObjectInfo, Page, Put, Space, Target, TargetError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// As [`Target`], most of whose methods it has; each that is not written asks the target within, but a list after a name, which is a
 /// whole list.
@@ -75,5 +77,47 @@ impl<T: Through> Target for T {
     }
     fn space(&self) -> Result<Space, TargetError> {
         self.within().space()
+    }
+}
+
+/// Of which some objects lie on bad sectors, until they are written anew.
+pub struct Worn {
+    inner: Arc<dyn Target>,
+    bad: Mutex<Vec<ObjectKey>>,
+}
+
+impl Worn {
+    /// These cannot be read.
+    pub fn new(inner: Arc<dyn Target>, bad: Vec<ObjectKey>) -> Arc<Self> {
+        Arc::new(Self { inner, bad: Mutex::new(bad) })
+    }
+}
+
+impl Through for Worn {
+    fn within(&self) -> &dyn Target {
+        &*self.inner
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.bad.lock().retain(|bad| bad != key);
+        self.inner.put(key, parts)
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        if !self.bad.lock().contains(key) {
+            return self.inner.get(key);
+        }
+        let source = std::io::Error::from_raw_os_error(libc::EIO);
+        Err(TargetError::Io { target: self.describe(), action: "reading", key: key.to_string(), source })
+    }
+}
+
+/// Whose lists come in pages, so that requests are what counts.
+pub struct Paging(pub Arc<dyn Target>);
+
+impl Through for Paging {
+    fn within(&self) -> &dyn Target {
+        &*self.0
+    }
+    fn is_paged(&self) -> bool {
+        true
     }
 }

@@ -272,9 +272,24 @@ def rbd_images_are_restored(w, samples):
         rbd("export", f"{at}/{name}", out)
         same(samples / "disk.img", out, name)
         out.unlink()
+    data = (samples / "disk.img").stat().st_blocks * 512
+    for name in ("sparse", "by-command"):
+        check(held(f"{at}/{name}") <= data + MIB, f"{name} holds {held(f'{at}/{name}')} bytes of {data}")
     check(w.run("restore", "vm", "ceph:dense", ok=False).returncode == 1, "an existing image is refused")
     w.run("restore", "vm", "ceph:dense", "--force")
     equal(sorted(os.listdir(folder)), ["by-command", "dense", "sparse"], "nothing unfinished is left")
+    # Of another size: one grows, the other keeps what is beyond.
+    size = (samples / "disk.img").stat().st_size
+    for name, other in (("small", size // 2 // MIB * MIB), ("large", size + 8 * MIB)):
+        with open(w.root / "old", "wb") as f:
+            f.write(pattern(name, other))
+        rbd("import", "--no-progress", w.root / "old", f"{at}/{name}")
+        w.run("restore", "vm", f"ceph:{name}", "--force")
+        rbd("export", "--no-progress", f"{at}/{name}", w.root / "new")
+        equal((w.root / "new").stat().st_size, max(size, other), f"size of the {name} one")
+        sh("cmp", "-n", size, w.root / "new", samples / "disk.img")
+        (w.root / "new").unlink()
+        rbd("rm", "--no-progress", f"{at}/{name}")
     # Over an image that holds something else, whose places nobody writes to.
     w.down()
     with open(w.root / "old", "wb") as f:
@@ -284,6 +299,37 @@ def rbd_images_are_restored(w, samples):
     sh("cp", w.original("vm"), folder / "old")
     rbd("export", "--no-progress", f"{at}/old", w.root / "new")
     same(samples / "disk.img", w.root / "new", "restored over an image")
+
+
+def held(image):
+    """Bytes of an image that are no hole."""
+    rows = json.loads(rbd("diff", "--format", "json", image).stdout)
+    return sum(int(row["length"]) for row in rows if str(row["exists"]).lower() == "true")
+
+
+@test(mounted=False, seconds=300)
+def hints_of_another_tool(w, samples):
+    """What `rbd diff` prints is taken as it is, and the version it begins from is named."""
+    at, _ = pool(w)
+    image, content = f"{at}/vm", bytearray((samples / "disk.img").read_bytes())
+    rbd("import", "--no-progress", samples / "disk.img", image)
+    rbd("snap", "create", "--no-progress", f"{image}@a")
+    first = w.run("backup", f"rbd:{image}@a", "vm").stdout.decode().strip()
+    w.run("backup", samples / "small.img", "vm")
+    patch(w, image, content, 3 * MIB + 5, pattern("here", 70_000))
+    patch(w, image, content, len(content) - 9000, pattern("there", 9000))
+    rbd("snap", "create", "--no-progress", f"{image}@b")
+    hints = rbd("diff", "--format", "json", "--from-snap", "a", f"{image}@b").stdout
+    hints = hints if isinstance(hints, bytes) else hints.encode()
+    uid = w.run("backup", f"rbd:{image}@b", "vm", "--hints", "-", "--from", first, input=hints).stdout.decode().strip()
+    w.run("restore", uid, w.root / "out")
+    check((w.root / "out").read_bytes() == bytes(content), "the version by hints")
+    shown = json.loads(w.run("show", "--json", uid).stdout)
+    check(json.dumps(shown).find(first) >= 0, f"it was made from the first: {shown}")
+    # Hints that leave something out are found by the sample, or by nothing; those that lie past the end always.
+    bad = json.dumps([{"offset": len(content), "length": MIB, "exists": True}]).encode()
+    done = w.run("backup", f"rbd:{image}@b", "vm", "--hints", "-", "--from", first, input=bad, ok=False)
+    check(done.returncode == 1 and b"end" in done.stderr, done.stderr)
 
 
 @test(mounted=False, seconds=300)

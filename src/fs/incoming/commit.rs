@@ -132,8 +132,7 @@ impl Incoming {
             duration_ms: u64::try_from(now.millis() - work.began.millis()).unwrap_or(0),
             relatives: work.relative.into_iter().collect(),
         };
-        let began_empty = work.start.size_bytes == 0;
-        let compared_with = work.relative.filter(|_| began_empty && asks_the_index(&self.repo));
+        let compared_with = work.before.filter(|_| asks_the_index(&self.repo));
         let (record, supersedes, draft) = (work.record.clone(), work.supersedes, work.draft.clone());
         let writers: BTreeSet<ProcessId> = work.writers.iter().copied().chain(by).collect();
         drop(state);
@@ -153,6 +152,7 @@ impl Incoming {
             work.renew(next);
             work.start = settled.image;
             work.relative = Some(settled.image);
+            work.before = None;
             work.base = version.uid;
             (work.clean_changes, work.durable_changes) = (settled.changes, settled.changes);
             work.published = Some(Published { uid: version.uid, by, at: Instant::now() });

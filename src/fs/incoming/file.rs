@@ -56,6 +56,8 @@ pub struct Work {
     pub base: Uid,
     /// An image known to be good whose maps it shares; for the check of a commit.
     pub relative: Option<ImageRef>,
+    /// What a copy that began empty replaces and will probably equal: its blocks are taken over where they are the same, so it is held.
+    pub before: Option<ImageRef>,
     /// Count of changes at which the content equals `start`.
     pub clean_changes: u64,
     /// Count of changes contained in what is durable on the target.

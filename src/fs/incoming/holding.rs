@@ -67,7 +67,9 @@ impl Incoming {
             let Some(work) = state.work.as_ref().filter(|work| work.is_changed() && work.error.is_none()) else {
                 continue;
             };
-            for image in work.image.inherits().chain([work.start]).filter(|image| !image.root.is_hole()) {
+            for image in
+                work.image.inherits().chain([work.start]).chain(work.before).filter(|image| !image.root.is_hole())
+            {
                 let attributes = attributes(&state.name, work, String::new());
                 let what = Pinned { version: work.base, image, attributes };
                 inherited.insert((work.draft.id(), image.root), what);
@@ -101,6 +103,7 @@ mod tests {
     use crate::repo::Repository;
     use crate::repo::testing::{TestRepository, create, open, small};
     use crate::target::DirTarget;
+    use crate::target::through::Paging;
     use crate::words::ids::Uid;
     use crate::words::monitor::Silent;
     use crate::words::name::{Name, TemporaryNames};
@@ -116,7 +119,10 @@ mod tests {
     }
 
     fn scene() -> Scene {
-        let world = create(&small());
+        scene_of(create(&small()))
+    }
+
+    fn scene_of(world: TestRepository) -> Scene {
         let options = IncomingOptions {
             temporary: TemporaryNames::default(),
             commit_timeout: Duration::from_secs(60),
@@ -215,7 +221,15 @@ mod tests {
 
     #[test]
     fn so_does_what_is_copied_over_it_again() {
-        let scene = scene();
+        copied_over_again(&scene());
+        // Where it is not compared with the base, but found in the index.
+        let mut world = create(&small());
+        let target = Paging(Arc::new(DirTarget::open(world.dir.path().join("target"))));
+        world.repo = open(Arc::new(target), &world.dir.path().join("paged"), Arc::default()).unwrap();
+        copied_over_again(&scene_of(world));
+    }
+
+    fn copied_over_again(scene: &Scene) {
         let bytes = noise(300_000);
         let handle = scene.open(false);
         scene.write(handle, 0, &bytes);

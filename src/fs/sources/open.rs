@@ -241,7 +241,7 @@ impl Sources {
     pub fn fsync(&self, fh: Fh) -> Answer<()> {
         match self.handle(fh)? {
             Handle::Reading(_) => Ok(()),
-            Handle::Restoring(restoring) => restoring.check(),
+            Handle::Restoring(restoring) => restoring.check().and_then(|()| restoring.destination().map(drop)),
         }
     }
 

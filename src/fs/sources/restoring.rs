@@ -157,6 +157,8 @@ impl Restoring {
             }
             return Ok(());
         }
+        // Who closes hears of what he has written, whether it finishes or not.
+        self.destination()?;
         if self.size_bytes() == 0 || !closer.is_none_or(is_opener) {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use crate::repo::rebuild::IndexSource;
 use crate::repo::testing;
 use crate::source::Recipe;
 use crate::target::DirTarget;
+use crate::target::through::Worn;
 use crate::words::attribute::Validity;
 use crate::words::clock::{Clock, SystemClock};
 use crate::words::monitor::Silent;
@@ -192,6 +193,25 @@ fn header_and_key_ring_come_back_from_this_host() {
         let done = run(&world.other_host());
         assert_eq!((done.hopeless.len(), done.steps.len()), (0, 2), "{done:?}");
         assert!(!scrub_all(world.repo()).is_damage());
+    }
+}
+
+#[test]
+fn what_lies_on_bad_sectors_is_written_anew() {
+    let world = World::new();
+    let objects = [HEADER, "keys/slot", "keys/ring", "spare/slot", "spare/backyfs"]
+        .map(|prefix| world.objects(prefix)[0].clone());
+    for object in objects {
+        let inner = Arc::new(DirTarget::open(world.path("target")));
+        let worn = Worn::new(inner, vec![layout::ObjectKey::new(&object).unwrap()]);
+        let repo = testing::open(worn, &world.path(&object.replace('/', "-")), Arc::default()).unwrap();
+        let done = run(&repo);
+        assert_eq!(
+            done.steps.iter().map(|step| step.object.as_str()).collect::<Vec<_>>(),
+            [object.as_str()],
+            "{done:?}"
+        );
+        assert_eq!((run(&repo).steps.len(), done.is_damage()), (0, false), "{object}");
     }
 }
 
