@@ -311,6 +311,7 @@ def held(image):
 def hints_of_another_tool(w, samples):
     """What `rbd diff` prints is taken as it is, and the version it begins from is named."""
     at, _ = pool(w)
+    w.run("init")
     image, content = f"{at}/vm", bytearray((samples / "disk.img").read_bytes())
     rbd("import", "--no-progress", samples / "disk.img", image)
     rbd("snap", "create", "--no-progress", f"{image}@a")
