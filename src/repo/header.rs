@@ -9,13 +9,16 @@ use crate::target::{Target, TargetError};
 /// take long.
 pub fn may_be_lost(target: &dyn Target, error: &TargetError) -> bool {
     match error {
-        TargetError::NotFound { .. }
-        | TargetError::Io { .. }
-        | TargetError::Truncated { .. }
-        | TargetError::Garbled { .. } => true,
+        TargetError::NotFound { .. } | TargetError::Io { .. } | TargetError::Truncated { .. } => true,
         TargetError::Unreachable { .. } => !target.is_paged(),
         _ => false,
     }
+}
+
+/// As [`may_be_lost`], of an object among others. An answer that is wrong each time may be about it alone; about the first that is asked for,
+/// it says that this is no server of S3.
+pub fn is_about_one(target: &dyn Target, error: &TargetError) -> bool {
+    may_be_lost(target, error) || matches!(error, TargetError::Garbled { .. })
 }
 
 /// Whether there is a repository that answers.

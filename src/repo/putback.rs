@@ -6,7 +6,7 @@
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::{attribute, condemned, record};
-use crate::repo::header::may_be_lost;
+use crate::repo::header::is_about_one;
 use crate::repo::lease::Lease;
 use crate::repo::{RepoError, Repository, object_id};
 use crate::target::TargetError;
@@ -43,7 +43,7 @@ impl Repository {
         let bytes = match self.core.target.get(key) {
             Ok(bytes) => bytes,
             Err(TargetError::NotFound { .. }) => return Ok(None),
-            Err(error) if may_be_lost(&*self.core.target, &error) => {
+            Err(error) if is_about_one(&*self.core.target, &error) => {
                 tracing::warn!("nothing of it can be kept: {error}");
                 return Ok(None);
             }

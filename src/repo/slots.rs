@@ -2,7 +2,7 @@
 
 use crate::format::layout::{self, Object};
 use crate::format::slot::{Argon2Costs, Slot, SlotKind};
-use crate::repo::header::may_be_lost;
+use crate::repo::header::is_about_one;
 use crate::repo::{RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
 use crate::seal::{KeyError, Secret, keys};
@@ -58,7 +58,7 @@ impl Repository {
             match target.get(&info.key) {
                 Ok(bytes) if is_whole(&bytes) => drop(slots.insert(id, bytes)),
                 Ok(bytes) => drop(slots.entry(id).or_insert(bytes)),
-                Err(error) if may_be_lost(&**target, &error) => {}
+                Err(error) if is_about_one(&**target, &error) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -9,7 +9,7 @@
 use crate::format::layout::{self, Object, ObjectKey};
 use crate::format::repository::UncheckedHeader;
 use crate::format::slot::{Slot, SlotKind};
-use crate::repo::header::{may_be_lost, without_header};
+use crate::repo::header::{is_about_one, may_be_lost, without_header};
 use crate::repo::{RepoError, keep};
 use crate::seal::{KeyError, Sealer, Secret, keys};
 use crate::target::{Target, TargetError};
@@ -49,7 +49,7 @@ impl Locks {
             let Some(object @ (Object::Slot(_) | Object::Ring(_))) = layout::parse(&info.key) else { continue };
             let bytes = match get(&info.key) {
                 // One of them may be enough.
-                Err(error) if may_be_lost(target, &error) => continue,
+                Err(error) if is_about_one(target, &error) => continue,
                 bytes => bytes?,
             };
             match object {

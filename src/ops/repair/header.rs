@@ -4,7 +4,7 @@
 use crate::format::layout::{self, Object};
 use crate::ops::OpsError;
 use crate::ops::repair::Step;
-use crate::repo::header::may_be_lost;
+use crate::repo::header::{is_about_one, may_be_lost};
 use crate::repo::putback::CopyPlace;
 use crate::repo::unlock::Twins;
 use crate::repo::{RepoError, keep};
@@ -110,7 +110,7 @@ impl Kept {
                 Err(TargetError::NotFound { .. }) => "it is missing".to_owned(),
                 // Without a header a directory does not look like a repository, and says it is not there.
                 Err(TargetError::Unreachable { .. }) if !target.is_paged() => "it is missing".to_owned(),
-                Err(error) if may_be_lost(target, &error) => error.to_string(),
+                Err(error) if is_about_one(target, &error) => error.to_string(),
                 Err(error) => return Err(RepoError::from(error).into()),
             };
             lacking.push((*object, bytes.as_slice(), problem));
