@@ -185,3 +185,30 @@ fn protection_by_another_host_counts_at_the_last_moment() {
     assert!(matches!(removal.execute(&world.repo), Err(RepoError::Protected { .. })));
     assert!(world.repo.version(version.uid).unwrap().attributes.protected);
 }
+
+/// Answers a question of before once more.
+struct Echo {
+    inner: DirTarget,
+    once: AtomicBool,
+}
+
+impl Through for Echo {
+    fn within(&self) -> &dyn Target {
+        &self.inner
+    }
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>, TargetError> {
+        let is_asked = key.as_str().starts_with(layout::WITHDRAWING);
+        let stale = layout::header();
+        self.inner.get(if is_asked && self.once.swap(false, Ordering::Relaxed) { &stale } else { key })
+    }
+}
+
+#[test]
+fn an_answer_to_another_question_withdraws_nothing() {
+    let world = create(&small());
+    let inner = DirTarget::open(world.dir.path().join("target"));
+    let echo = Arc::new(Echo { inner, once: AtomicBool::new(true) });
+    let repo = open(Arc::clone(&echo) as _, &world.dir.path().join("echo"), Arc::default()).unwrap();
+    let version = publish(&repo, "vm", &noise(1, 50_000)).unwrap().uid;
+    assert!(!echo.once.load(Ordering::Relaxed) && repo.version(version).is_ok());
+}

@@ -3,6 +3,7 @@
 use crate::format::frame::FrameKind;
 use crate::format::{layout, record};
 use crate::repo::lease::Lease;
+use crate::repo::reread::REREADS;
 use crate::repo::{Core, RepoError, Repository, object_id};
 use crate::target::TargetError;
 use crate::words::ids::Uid;
@@ -51,11 +52,21 @@ impl Core {
     fn confirm(&self, uid: Uid) -> Result<(), RepoError> {
         let ok = self.sealer.seal_object(FrameKind::Ok, object_id(uid.as_bytes(), &[]), &[]);
         self.target.put(&layout::ok(uid), &[&ok])?;
-        match self.target.get(&layout::withdrawing(uid)) {
-            Err(TargetError::NotFound { .. }) => Ok(()),
-            Ok(_) => Err(RepoError::Withdrawn { uid }),
-            Err(error) => Err(error.into()),
+        let key = layout::withdrawing(uid);
+        for _ in 0..=REREADS {
+            match self.target.get(&key) {
+                Err(TargetError::NotFound { .. }) => return Ok(()),
+                // What does not say so may be the answer to another question: it is asked again.
+                Ok(bytes) if !self.is_withdrawing(uid, &bytes) => {}
+                Ok(_) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
+        Err(RepoError::Withdrawn { uid })
+    }
+
+    fn is_withdrawing(&self, uid: Uid, bytes: &[u8]) -> bool {
+        self.open_object(FrameKind::Withdrawing, object_id(uid.as_bytes(), &[]), bytes).is_ok()
     }
 
     /// Removes a record that was not confirmed, and will never be: nobody was told that it is safe. `ok` may have been written

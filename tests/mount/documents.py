@@ -167,7 +167,7 @@ def usb_disks(w, h, samples, said):
         loop = h.device("/dev/sdb1", f"/var/lib/{name}")
         h.at("/etc/fstab").write_text("")
         play(h, "USB disks in rotation")
-        h.inside("losetup", "-d", loop)
+        h.unplug(loop)
         # Nothing like udev is there to tell that a label went away, and it would be believed for two seconds.
         h.inside("rm", "-r", "/dev/sdb1", "/run/blkid")
     # The first one again: it has its own repository, with what was due for it.

@@ -87,6 +87,11 @@ class House:
         check(stat.S_ISBLK(self.at(path).stat().st_mode), f"{path} is a device")
         return loop
 
+    def unplug(self, loop):
+        """Takes a device away. Its number may be somebody else's from then on."""
+        self.inside("losetup", "-d", loop)
+        self.loops.remove(loop)
+
     def end(self):
         """Everything goes: processes, mounts, devices, files."""
         for loop in self.loops:
