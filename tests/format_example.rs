@@ -13,13 +13,13 @@ use backyfs::seal::{Sealer, Secret, keys};
 use backyfs::words::attribute::{AttributeChange, AttributeEntry, Attributes, FileAttributes, Mtime, Validity};
 use backyfs::words::clock::Clock;
 use backyfs::words::geometry::BlockSize;
+use backyfs::words::hex::hex;
 use backyfs::words::ids::{BatchId, BlockId, DraftId, EntryId, FragmentId, HostId, PackId, Uid};
 use backyfs::words::name::Name;
 use backyfs::words::record::{BlockKind, ImageRef, PackContents, PackedBlock, Record, RecordKind, Stats};
 use backyfs::words::stamp::Stamp;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -49,13 +49,6 @@ fn example() -> BTreeMap<String, String> {
 fn objects(example: &BTreeMap<String, String>) -> stranger::Target {
     let objects = example.iter().filter(|(name, _)| name.contains(['/', '.']));
     objects.map(|(name, value)| (name.clone(), unhex(value))).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -18,8 +18,7 @@ pub(super) fn settings(values: &Values<'_>, surroundings: &Surroundings) -> Resu
         texts.map(|text| text.to_string_lossy().into_owned()).find(|text| !text.is_empty())
     };
     let default = Settings::default();
-    let profile = values.text(Key::S3Profile)?.or_else(|| variable(&["AWS_PROFILE"]));
-    let profile = profile.unwrap_or_else(|| "default".into());
+    let profile = profile_name(values, &variable)?;
     let config = aws_file(surroundings, &variable, "AWS_CONFIG_FILE", ".aws/config");
     let of_profile = |key| profile_setting(config.as_deref()?, &profile, key);
     let endpoint = values.text(Key::S3Endpoint)?.or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
@@ -37,6 +36,12 @@ pub(super) fn settings(values: &Values<'_>, surroundings: &Surroundings) -> Resu
         connect_timeout: values.get(Key::S3ConnectTimeout, parse_timeout)?.unwrap_or(default.connect_timeout),
         timeout: values.get(Key::S3Timeout, parse_timeout)?.unwrap_or(default.timeout),
     })
+}
+
+/// Which section of the files of AWS's own tools is meant.
+fn profile_name(values: &Values<'_>, variable: &dyn Fn(&[&str]) -> Option<String>) -> Result<String, SettingsError> {
+    let named = values.text(Key::S3Profile)?.or_else(|| variable(&["AWS_PROFILE"]));
+    Ok(named.unwrap_or_else(|| "default".into()))
 }
 
 /// Where a file of AWS's own tools is.
@@ -66,7 +71,7 @@ fn credentials(
         (given, _) => return Ok(half([Key::S3AccessKey.name(), Key::S3SecretKey.name()], given.is_some())),
     }
     let named = values.text(Key::S3Profile)?;
-    let profile = named.clone().or_else(|| variable(&["AWS_PROFILE"])).unwrap_or_else(|| "default".into());
+    let profile = profile_name(values, variable)?;
     if let Some(path) = values.path(Key::S3CredentialsFile)? {
         return Ok(CredentialSource::File { path, config: None, profile });
     }

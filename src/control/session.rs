@@ -7,7 +7,7 @@ use crate::format::layout;
 use crate::format::slot::Argon2Costs;
 use crate::ops::OpsError;
 use crate::ops::repair::header::{self, Kept};
-use crate::repo::header::{answers, without_header};
+use crate::repo::header::{has_spare, without_header};
 use crate::repo::open::Settings as OpenSettings;
 use crate::repo::{RepoError, Repository};
 use crate::seal::recovery::RecoveryKey;
@@ -229,7 +229,7 @@ fn look_for_repository(settings: &Settings) -> Result<(), SetupError> {
     let target = target(settings)?;
     match target.get(&layout::header()) {
         Ok(_) => Ok(()),
-        Err(_) if answers(&*target) => Ok(()),
+        Err(error) if has_spare(&*target, &error) => Ok(()),
         Err(target::TargetError::NotFound { .. }) => Err(without_header(&*target).into()),
         Err(error) => Err(RepoError::from(error).into()),
     }

@@ -241,9 +241,7 @@ impl Object {
             Self::Damage(id) => damage(id),
         }
     }
-}
 
-impl Object {
     /// The other copy of what lies on the target twice.
     pub fn twin(self) -> Option<Self> {
         Some(match self {

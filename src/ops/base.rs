@@ -158,15 +158,7 @@ pub fn plan(
     let source = Arc::clone(session.source());
     let known = match (changes, base) {
         (ChangesFrom::Hints(path), _) => Some(read_hints(path, source.size_bytes())?),
-        (ChangesFrom::Source, Some(base)) => {
-            let known = session.changes_since(&base.snapshot_name)?;
-            // A source that could have told: who waits for hours wants to know why.
-            if known.is_none() && session.snapshot_name().is_some() && !base.snapshot_name.is_empty() {
-                let name = &base.snapshot_name;
-                monitor.warn(&format!("everything is read: what has changed since snapshot {name} cannot be told"));
-            }
-            known
-        }
+        (ChangesFrom::Source, Some(base)) => session.changes_since(&base.snapshot_name)?,
         _ => None,
     };
     let everything = |source: Arc<dyn Source>| Plan {
@@ -176,11 +168,21 @@ pub fn plan(
         last_is_unchanged: false,
         is_incremental: false,
     };
-    let Some(changes) = known else { return Ok(everything(source)) };
     let read_all = |why: &str| {
         monitor.warn(&format!("everything is read: {why}"));
         // Whoever tells changes is overruled.
         Ok(everything(Arc::clone(&source)))
+    };
+    let Some(changes) = known else {
+        return match (changes, base) {
+            // A source that could have told: who waits for hours wants to know why.
+            (ChangesFrom::Source, Some(Base { snapshot_name: name, .. }))
+                if session.snapshot_name().is_some() && !name.is_empty() =>
+            {
+                read_all(&format!("what has changed since snapshot {name} cannot be told"))
+            }
+            _ => Ok(everything(source)),
+        };
     };
     let Some(base) = base else { return read_all("there is no version yet that the changes could be relative to") };
     if base.image.block_size != repo.block_size() {

@@ -21,12 +21,14 @@ pub fn is_about_one(target: &dyn Target, error: &TargetError) -> bool {
     may_be_lost(target, error) || matches!(error, TargetError::Garbled { .. })
 }
 
+/// Whether the header that was not read has a second copy that is.
+pub fn has_spare(target: &dyn Target, error: &TargetError) -> bool {
+    may_be_lost(target, error) && target.get(&Object::SpareHeader.key()).is_ok()
+}
+
 /// Whether there is a repository that answers.
 pub fn answers(target: &dyn Target) -> bool {
-    match target.get(&layout::header()) {
-        Ok(_) => true,
-        Err(error) => may_be_lost(target, &error) && target.get(&Object::SpareHeader.key()).is_ok(),
-    }
+    target.get(&layout::header()).map_or_else(|error| has_spare(target, &error), |_| true)
 }
 
 /// Says what a target is that has no header: no repository, one that lost its header, or one that is not made yet.

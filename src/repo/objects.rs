@@ -45,10 +45,7 @@ impl Repository {
         let expected = self.expected_objects()?;
         let mut listed = BTreeSet::new();
         let mut read_bytes = 0;
-        let spares = layout::SPARE.trim_end_matches('/');
-        let has_spares = self.header().has_spares();
-        let directories = layout::directories().into_iter().filter(|name| has_spares || name != spares);
-        for prefix in directories.filter(|name| !is_of_packs(name)) {
+        for prefix in self.directories().filter(|name| !is_of_packs(name)) {
             match self.core.target.list(&format!("{prefix}/")) {
                 Ok(infos) => listed.extend(infos.into_iter().map(|info| info.key)),
                 Err(error) if !answers(&*self.core.target) => return Err(error.into()),
@@ -58,7 +55,7 @@ impl Repository {
         listed.insert(layout::header());
         // What is there once should be there twice.
         let twin = |key: &ObjectKey| Some(layout::parse(key)?.twin()?.key());
-        let twins: Vec<ObjectKey> = listed.iter().filter(|_| has_spares).filter_map(twin).collect();
+        let twins: Vec<ObjectKey> = listed.iter().filter(|_| self.header().has_spares()).filter_map(twin).collect();
         listed.extend(twins);
         for key in listed.union(&expected) {
             let Some(object) = layout::parse(key) else { continue };
@@ -85,6 +82,12 @@ impl Repository {
         }
         seen.bad.sort_by(|a, b| a.object.cmp(&b.object));
         Ok(seen)
+    }
+
+    /// The directories that its target has, if it has any: [`layout::directories`], as far as its format knows them.
+    pub fn directories(&self) -> impl Iterator<Item = String> {
+        let (has_spares, spares) = (self.header().has_spares(), layout::SPARE.trim_end_matches('/'));
+        layout::directories().into_iter().filter(move |name| has_spares || name != spares)
     }
 
     /// What is wrong with one object; `None` when it is whole.
@@ -140,8 +143,9 @@ impl Repository {
             Ok(catalog.record(uid)?.is_none() || !is_gone(layout::tombstone(uid)))
         };
         Ok(match object {
-            Object::Header | Object::Ring(_) | Object::Condemned(_) => true,
-            Object::SpareHeader | Object::SpareRing(_) => true,
+            Object::Header | Object::SpareHeader | Object::Ring(_) | Object::SpareRing(_) | Object::Condemned(_) => {
+                true
+            }
             Object::Slot(_) | Object::SpareSlot(_) => {
                 object.twin().is_some_and(|twin| self.core.target.get(&twin.key()).is_ok())
             }

@@ -54,8 +54,8 @@ fn renamed(state_dir: &Path, identity: &host::Identity) -> String {
 }
 
 impl Repository {
-    /// Makes a new repository at an empty target. The key ring is written first and the header last but for its second copy, both by an operation that fails
-    /// if they exist: of two `init` at once one goes on, and a ring that opens what is stored is never replaced.
+    /// Makes a new repository at an empty target. The key ring is written first and the header last but for its second copy, both by an
+    /// operation that fails if they exist: of two `init` at once one goes on, and a ring that opens what is stored is never replaced.
     ///
     /// # Errors
     /// [`RepoError::AlreadyExists`], [`RepoError::NoHeader`] and [`RepoError::HalfMade`] when there is something already, or when the

@@ -30,6 +30,15 @@ impl Core {
         self.learn_rings_of(&self.target.list(layout::SPARE)?)
     }
 
+    /// What lies in `keys/` and, where there are second copies, of those.
+    pub(super) fn list_keys(&self) -> Result<Vec<ObjectInfo>, RepoError> {
+        let mut listed = self.target.list(layout::KEYS)?;
+        if self.header.has_spares() {
+            listed.extend(self.target.list(layout::SPARE)?);
+        }
+        Ok(listed)
+    }
+
     /// As [`Self::learn_rings`], from a list of what lies beside the rings.
     fn learn_rings_of(&self, listed: &[ObjectInfo]) -> Result<bool, RepoError> {
         let known: BTreeSet<KeyVersion> = self.sealer.keyring().versions().collect();
@@ -86,20 +95,14 @@ impl Repository {
     /// When the target fails.
     pub fn rekey(&self) -> Result<KeyVersion, RepoError> {
         let core = &self.core;
-        let mut before = None;
         loop {
-            let mut listed = core.target.list(layout::KEYS)?;
-            if core.header.has_spares() {
-                listed.extend(core.target.list(layout::SPARE)?);
-            }
+            let listed = core.list_keys()?;
             core.learn_rings_of(&listed)?;
             let (version, (key, ring)) = keys::new_version(&core.sealer);
             // One that cannot be read has its number: another ring of that number would be taken for it.
-            let taken = versions_in(&listed).into_iter().find(|taken| *taken >= version);
-            if let Some(version) = taken.or_else(|| before.filter(|before| *before == version)) {
+            if let Some(version) = versions_in(&listed).into_iter().find(|taken| *taken >= version) {
                 return Err(KeyError::Unreadable { version }.into());
             }
-            before = Some(version);
             // Another host may take the number first; then its ring is learnt, and the next number is tried. The second copy comes first,
             // so that of two that are made at once neither is written over the other's.
             let spare = Object::SpareRing(version).key();

@@ -44,12 +44,8 @@ impl Repository {
     /// Every slot, from its second copy if the first is damaged or gone: that one opens the repository, too.
     fn slot_objects(&self) -> Result<Vec<(SlotId, Vec<u8>)>, RepoError> {
         let target = &self.core.target;
-        let mut listed = target.list(layout::KEYS)?;
-        if self.header().has_spares() {
-            listed.extend(target.list(layout::SPARE)?);
-        }
         let mut slots: BTreeMap<SlotId, Vec<u8>> = BTreeMap::new();
-        for info in listed {
+        for info in self.core.list_keys()? {
             let Some(Object::Slot(id) | Object::SpareSlot(id)) = layout::parse(&info.key) else { continue };
             let is_whole = |bytes: &Vec<u8>| Slot::decode(bytes).is_ok_and(|slot| slot.id == id);
             if slots.get(&id).is_some_and(is_whole) {

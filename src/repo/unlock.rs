@@ -146,22 +146,15 @@ fn unlock_second(
     tried: Option<&Locks>,
     refusal: &RepoError,
 ) -> Option<(Locks, Sealer)> {
-    let (headers, mut slots, mut rings) = match tried {
-        None => {
-            let Twins { headers, slots, rings } = Twins::read(target);
-            (headers, slots, rings)
-        }
-        Some(first) => {
-            let Twins { headers, slots, rings } = Twins::read_second(target, first);
-            if headers.is_empty() && slots.is_empty() && rings.is_empty() {
-                return None;
-            }
-            ([vec![first.header.clone()], headers].concat(), slots, rings)
-        }
-    };
+    let Twins { mut headers, mut slots, mut rings } =
+        tried.map_or_else(|| Twins::read(target), |first| Twins::read_second(target, first));
     if let Some(first) = tried {
+        if headers.is_empty() && slots.is_empty() && rings.is_empty() {
+            return None;
+        }
         // A secret that opened none of the slots is not stretched for them again.
         let is_refused = matches!(refusal, RepoError::Key(key) if matches!(**key, KeyError::WrongSecret { .. }));
+        headers.insert(0, first.header.clone());
         slots.extend(first.slots.iter().filter(|_| !is_refused).cloned());
         rings.extend(first.rings.iter().cloned());
     }
@@ -169,32 +162,27 @@ fn unlock_second(
         return None;
     }
     let mut locks = Locks { header: Vec::new(), slots, rings };
-    headers.into_iter().find_map(|header| {
+    for header in headers {
         locks.header = header;
-        let sealer = locks.unlock(secret, clock).ok()?;
-        Some((Locks { header: locks.header.clone(), slots: locks.slots.clone(), rings: locks.rings.clone() }, sealer))
-    })
-}
-
-/// What a first copy that does not serve is of.
-enum Lost {
-    Header,
-    Slot,
-    Ring,
-    /// An answer says which.
-    Some,
-}
-
-fn what_is_lost(error: &RepoError) -> Lost {
-    match error {
-        RepoError::Key(key) => match &**key {
-            KeyError::WrongSecret { .. } | KeyError::NoSlot { .. } | KeyError::Slot(_) => Lost::Slot,
-            KeyError::NoRing { .. } => Lost::Ring,
-            _ => Lost::Header,
-        },
-        RepoError::Target(_) => Lost::Some,
-        _ => Lost::Header,
+        if let Ok(sealer) = locks.unlock(secret, clock) {
+            return Some((locks, sealer));
+        }
     }
+    None
+}
+
+/// What of the first copies does not serve.
+fn what_is_lost(error: &RepoError) -> String {
+    let what = match error {
+        RepoError::Target(error) => return error.to_string(),
+        RepoError::Key(key) => match &**key {
+            KeyError::WrongSecret { .. } | KeyError::NoSlot { .. } | KeyError::Slot(_) => "a key slot",
+            KeyError::NoRing { .. } => "the key ring",
+            _ => "the header of the repository",
+        },
+        _ => "the header of the repository",
+    };
+    format!("{what} cannot be read")
 }
 
 /// Opens the keys, and keeps what a repair, or the next opening, can use. `states` has the state directories of all repositories.
@@ -221,12 +209,7 @@ pub(super) fn unlock(
             let (locks, sealer) =
                 unlock_second(target, secret, clock, tried.as_ref(), &error).ok_or_else(|| error.clone())?;
             tracing::debug!("opened with second copies: {error}");
-            let lost = match what_is_lost(&error) {
-                Lost::Header => "the header of the repository cannot be read".to_owned(),
-                Lost::Slot => "a key slot cannot be read".to_owned(),
-                Lost::Ring => "the key ring cannot be read".to_owned(),
-                Lost::Some => error.to_string(),
-            };
+            let lost = what_is_lost(&error);
             monitor.warn(&format!("{lost}: its second copy serves, and `backyfs repair` puts it right"));
             tried = Some(locks);
             sealer

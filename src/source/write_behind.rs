@@ -116,11 +116,9 @@ impl Destination for WriteBehind {
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), SourceError> {
         let range = offset..offset + data.len() as u64;
         self.state.clear(&range, |flying| flying.ranges.push(range.clone()))?;
-        let Some(queue) = &self.queue else { return self.inner.write(offset, data) };
-        if let Err(refused) = queue.send((offset, data.to_vec())) {
-            // Nobody is there to take it.
-            let (offset, data) = refused.into_inner();
-            self.state.land(&range, self.inner.write(offset, &data));
+        let is_taken = self.queue.as_ref().is_some_and(|queue| queue.send((offset, data.to_vec())).is_ok());
+        if !is_taken {
+            self.state.land(&range, self.inner.write(offset, data));
         }
         Ok(())
     }

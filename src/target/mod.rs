@@ -110,8 +110,8 @@ pub trait Target: Send + Sync {
         Coherence::Certain
     }
 
-    /// Makes the target ready to hold a repository; only `init` and `repair` call it, no other method ever makes a directory. Durable on
-    /// return; repeating it, also after a crash half way, is harmless.
+    /// Makes the target ready to hold a repository; only `init` and `repair` call it, no other method ever makes a directory. Durable
+    /// on return; repeating it, also after a crash half way, is harmless.
     ///
     /// # Errors
     /// [`TargetError::Occupied`] when something that is not a repository lies there; nothing was changed then.

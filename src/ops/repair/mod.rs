@@ -134,8 +134,7 @@ pub fn plan(repo: &Repository, monitor: &dyn Monitor, interrupt: &Interrupt) -> 
 /// Directories that are gone: objects of that name can be neither found nor written.
 fn lost_directories(repo: &Repository) -> Result<Vec<Step>, OpsError> {
     let mut lost = Vec::new();
-    let is_place = |name: &String| repo.header().has_spares() || format!("{name}/") != layout::SPARE;
-    for directory in layout::directories().into_iter().filter(is_place) {
+    for directory in repo.directories() {
         match repo.target().list(&format!("{directory}/")) {
             Ok(_) => {}
             Err(error) if !answers(repo.target()) => return Err(RepoError::from(error).into()),
@@ -279,12 +278,16 @@ impl Plan {
                 "it is set aside; the next scrub finds the damage again",
             ),
             Object::Slot(_) | Object::SpareSlot(_) => match repo.kept_copy(object) {
-                // A removal that was cut short is told by nothing.
-                Some(_) if matches!(object, Object::Slot(_)) => {
-                    let remedy = "it is put back from its other copy (if it was to be removed: `backyfs key remove`)";
+                Some((_, place)) => {
+                    // A removal that was cut short is told by nothing.
+                    let remedy = match object {
+                        Object::Slot(_) => {
+                            "it is put back from its other copy (if it was to be removed: `backyfs key remove`)"
+                        }
+                        _ => place.remedy(),
+                    };
                     self.add(Deed::Kept(object), key, &bad.problem, remedy);
                 }
-                Some((_, place)) => self.add(Deed::Kept(object), key, &bad.problem, place.remedy()),
                 None => {
                     let remedy = "it opens nothing any more; it is set aside: make another with `backyfs key add`";
                     self.add(Deed::Aside(key), &bad.object, &bad.problem, remedy);
