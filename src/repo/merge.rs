@@ -58,7 +58,7 @@ impl Repository {
     /// When target or catalog fail. It can be repeated.
     pub fn merge_fragments(&self, plan: &MergePlan, deleted: &HashSet<PackId>) -> Result<usize, RepoError> {
         let core = &self.core;
-        let mut packs: BTreeMap<PackId, PackContents> = BTreeMap::new();
+        let mut packs: BTreeMap<PackId, Vec<PackContents>> = BTreeMap::new();
         let mut replaces = BTreeSet::new();
         let mut learner = Learner::new(core, &core.catalog);
         for id in &plan.0 {
@@ -67,14 +67,19 @@ impl Repository {
             replaces.extend(found.replaces);
             for pack in found.packs {
                 if !deleted.contains(&pack.pack) {
-                    add(&mut packs, pack);
+                    add(packs.entry(pack.pack).or_default(), pack);
                 }
             }
         }
-        let packs: Vec<PackContents> = packs.into_values().collect();
+        let packs: Vec<PackContents> = packs.into_values().flatten().collect();
         let replaces: Vec<FragmentId> = replaces.into_iter().collect();
         let id = core.clock.fragment_id();
         let plain = fragment::encode_merged(&packs, &replaces);
+        // Those it is made of are deleted: one that nobody can read would take what they say with it.
+        if let Err(error) = fragment::decode(&plain) {
+            tracing::error!("index fragments stay as they are, because made one nobody could read them: {error}");
+            return Ok(0);
+        }
         let sealed = core.sealer.seal_object(FrameKind::Fragment, object_id(id.as_bytes(), &[]), &plain);
         core.target.put(&layout::fragment(id), &[&sealed])?;
         core.catalog.absorb_fragment(id, &packs)?;
@@ -87,24 +92,63 @@ impl Repository {
     }
 }
 
-/// Two fragments may each know a part of a pack: one of them was made from a pack that had lost its footer.
-fn add(packs: &mut BTreeMap<PackId, PackContents>, pack: PackContents) {
-    let Some(known) = packs.get_mut(&pack.pack) else {
-        packs.insert(pack.pack, pack);
-        return;
-    };
-    let mut offsets: HashSet<u32> = known.blocks.iter().map(|block| block.offset).collect();
-    known.blocks.extend(pack.blocks.into_iter().filter(|block| offsets.insert(block.offset)));
-    known.blocks.sort_by_key(|block| block.offset);
+/// Two fragments may each know a part of a pack: one of them was made from a pack that had lost its footer. What cannot be true of one
+/// pack is kept side by side, in the order in which it was written.
+fn add(known: &mut Vec<PackContents>, pack: PackContents) {
+    if !known.iter_mut().any(|known| known.join(&pack)) {
+        known.push(pack);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::ids::BlockId;
+    use crate::words::record::{BlockKind, PackedBlock};
 
     fn fragments(sizes: &[(usize, u64)]) -> Vec<(FragmentId, u64)> {
         let sizes = sizes.iter().flat_map(|(count, bytes)| std::iter::repeat_n(*bytes, *count));
         (0u128..).zip(sizes).map(|(n, bytes)| (FragmentId::from_bytes(n.to_be_bytes()), bytes)).collect()
+    }
+
+    fn contents(pack: u8, size_bytes: u64, blocks: &[(u8, u32, u32)]) -> PackContents {
+        let block = |&(id, offset, frame_len): &(u8, u32, u32)| PackedBlock {
+            id: BlockId::from_bytes([id; 32]),
+            offset,
+            frame_len,
+            plain_len: 4096,
+        };
+        let blocks = blocks.iter().map(block).collect();
+        PackContents { pack: PackId::from_bytes([pack; 32]), kind: BlockKind::Data, size_bytes, blocks }
+    }
+
+    #[test]
+    fn what_cannot_be_true_of_one_pack_is_not_made_one() {
+        let known = contents(1, 10_000, &[(1, 32, 100), (3, 300, 100)]);
+        let merged = |others: &[PackContents]| {
+            let mut all = Vec::new();
+            std::iter::once(&known).chain(others).for_each(|pack| add(&mut all, pack.clone()));
+            // Whatever comes out, the next host can read it.
+            let plain = fragment::encode_merged(&all, &[FragmentId::from_bytes([9; 16])]);
+            assert_eq!(fragment::decode(&plain).unwrap().packs, all);
+            all
+        };
+        // The same, a part of it, and what lies between.
+        let same = [known.clone(), contents(1, 10_000, &[(3, 300, 100)])];
+        assert_eq!(merged(&same), same[..1]);
+        let between = contents(1, 10_000, &[(2, 132, 168), (4, 400, 9600)]);
+        let all = contents(1, 10_000, &[(1, 32, 100), (2, 132, 168), (3, 300, 100), (4, 400, 9600)]);
+        assert_eq!(merged(&[between]), [all]);
+        // Another block in its place, one that overlaps, one past the end, another size: each stays a description of its own.
+        for other in [
+            contents(1, 10_000, &[(7, 32, 100)]),
+            contents(1, 10_000, &[(7, 100, 100)]),
+            contents(1, 10_000, &[(7, 201, 100)]),
+            contents(1, 10_000, &[(1, 32, 101)]),
+            contents(1, 20_000, &[(7, 400, 15_000)]),
+        ] {
+            assert_eq!(merged(std::slice::from_ref(&other)), [known.clone(), other]);
+        }
     }
 
     #[test]

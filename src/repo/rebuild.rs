@@ -1,6 +1,6 @@
 //! Making the catalog anew from the target, beside whoever uses the old one; see [`crate::catalog::Rebuild`] for how.
 
-use crate::catalog::Rebuild;
+use crate::catalog::{Catalog, Rebuild};
 use crate::format::frame::FrameKind;
 use crate::format::{condemned, layout};
 use crate::repo::learn::{Learned, Learner};
@@ -177,7 +177,7 @@ impl Repository {
             }
             match self.inspect_pack(id, size_bytes) {
                 // What fragments say is true as far as it goes; a pack of which they say all needs no new one.
-                Ok(pack) if known.is_some_and(|known| known.block_count as usize >= pack.blocks.len()) => {}
+                Ok(pack) if known.is_some() && self.is_described(catalog, &pack)? => {}
                 Ok(pack) => found.push(pack),
                 Err(error @ (RepoError::Format { .. } | RepoError::Seal { .. })) => {
                     learner.learned.unreadable.push(error.to_string());
@@ -193,6 +193,17 @@ impl Repository {
         rebuilt.packs_indexed += self.index_found(&mut found)?;
         monitor.progress(rebuilt.packs, rebuilt.packs);
         Ok(())
+    }
+
+    /// Whether every block of a pack is known to lie where it lies.
+    fn is_described(&self, catalog: &Catalog, pack: &PackContents) -> Result<bool, RepoError> {
+        for block in &pack.blocks {
+            let known = catalog.all_locations(&block.id)?;
+            if !known.iter().any(|known| (known.pack, known.offset) == (pack.pack, block.offset)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn index_found(&self, found: &mut Vec<PackContents>) -> Result<u64, RepoError> {

@@ -176,6 +176,33 @@ pub struct PackContents {
     pub blocks: Vec<PackedBlock>,
 }
 
+impl PackContents {
+    /// Whether a block can lie in the pack beside those that are known: it is one of them, or where none of them is.
+    pub fn has_room_for(&self, block: &PackedBlock) -> bool {
+        let end = |block: &PackedBlock| u64::from(block.offset) + u64::from(block.frame_len);
+        let next = self.blocks.partition_point(|known| known.offset < block.offset);
+        if self.blocks.get(next).is_some_and(|known| known == block) {
+            return true;
+        }
+        let before = next.checked_sub(1).is_none_or(|last| end(&self.blocks[last]) <= u64::from(block.offset));
+        let behind = self.blocks.get(next).map_or(self.size_bytes, |known| u64::from(known.offset));
+        before && end(block) <= behind
+    }
+
+    /// Takes over what another description of the pack says beyond this one. When both cannot be true of one pack, which happens when a
+    /// pack was put in another's place, nothing is taken over and the answer is false.
+    pub fn join(&mut self, other: &Self) -> bool {
+        let is_same = (self.pack, self.kind, self.size_bytes) == (other.pack, other.kind, other.size_bytes);
+        if !is_same || !other.blocks.iter().all(|block| self.has_room_for(block)) {
+            return false;
+        }
+        self.blocks.extend(other.blocks.iter().copied());
+        self.blocks.sort_by_key(|block| block.offset);
+        self.blocks.dedup();
+        true
+    }
+}
+
 /// A block in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackedBlock {

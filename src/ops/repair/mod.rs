@@ -204,10 +204,11 @@ impl Plan {
                 }
             };
             let Some(mut found) = found else { continue };
-            let told: BTreeSet<u32> = found.blocks.iter().map(|block| block.offset).collect();
-            let more = from_catalog.remove(pack).unwrap_or_default().into_iter();
-            found.blocks.extend(more.filter(|block| !told.contains(&block.offset)));
-            found.blocks.sort_by_key(|block| block.offset);
+            // What the catalog knows beyond it, as far as it can be true of a pack that says this.
+            for block in from_catalog.remove(pack).unwrap_or_default() {
+                let known = PackContents { blocks: vec![block], ..found };
+                found.join(&known);
+            }
             let remedy = format!("its {} blocks are written into the index", found.blocks.len());
             self.contents.insert(*pack, found);
             self.add(Deed::Index(*pack), object, problem, &remedy);
@@ -391,7 +392,7 @@ pub fn repair(
     (repaired.steps, repaired.hopeless) = (plan.steps, plan.hopeless);
     repaired.steps.splice(..0, directories);
     let gone: BTreeSet<PackId> = missing_packs(repo)?;
-    let mut assessor = Assessor::new(repo, *interrupt).without(gone);
+    let mut assessor = Assessor::new(repo, *interrupt).without(gone).with_all_ranges();
     let now = repo.clock().now().to_seconds_text();
     for version in repo.catalog().version_summaries().map_err(RepoError::from)? {
         let found = assessor.assess(&version.image)?;
