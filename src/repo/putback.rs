@@ -5,7 +5,7 @@
 
 use crate::format::frame::FrameKind;
 use crate::format::layout::{self, Object, ObjectKey};
-use crate::format::{attribute, condemned, record};
+use crate::format::{attribute, condemned, record, removed};
 use crate::repo::header::is_about_one;
 use crate::repo::lease::Lease;
 use crate::repo::{RepoError, Repository, object_id};
@@ -132,7 +132,13 @@ impl Repository {
             Object::Tombstone(uid) => (FrameKind::Tombstone, uid),
             _ => return Ok(()),
         };
-        let sealed = self.core.sealer.seal_object(kind, object_id(uid.as_bytes(), &[]), &[]);
+        // What is left of a version, for statistics, as far as this host knows it.
+        let left = match object {
+            Object::Tombstone(_) => self.core.catalog.removed()?.into_iter().find(|left| left.record.uid == uid),
+            _ => None,
+        };
+        let plain = left.as_ref().map(removed::encode).unwrap_or_default();
+        let sealed = self.core.sealer.seal_object(kind, object_id(uid.as_bytes(), &[]), &plain);
         Ok(self.core.target.put(&object.key(), &[&sealed])?)
     }
 

@@ -393,6 +393,13 @@ fn statistics_outlive_the_version_and_the_host() {
     // Another host, or this one without its state, learns it from the target.
     fs::remove_dir_all(world.path("state")).unwrap();
     assert_eq!(stats(&[]), before);
+    // And what a disk has spoilt of it, when somebody has repaired it who knew.
+    let tombstone = world.path(&format!("repo/tombstones/{first}"));
+    let whole = fs::read(&tombstone).unwrap().len();
+    fs::write(&tombstone, vec![0; whole]).unwrap();
+    assert!(world.ok(&["repair"]).contains("tombstones"));
+    fs::remove_dir_all(world.path("state")).unwrap();
+    assert_eq!(stats(&[]), before);
     assert_eq!(stats(&["vm"]).as_array().unwrap().len(), 2);
     assert_eq!(stats(&["host", "--last", "1"])[0]["name"], "host/vm");
     assert_eq!(stats(&[&first[..30]])[0]["uid"].as_str(), Some(first.as_str()));

@@ -5,6 +5,7 @@
 
 use crate::catalog::Standing;
 use crate::ops::error::is_damage;
+use crate::ops::scrub::pace::Pacer;
 use crate::ops::scrub::report::{LostRange, RANGES_MAX};
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
@@ -14,6 +15,9 @@ use crate::words::record::ImageRef;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+/// What a map node is counted as, sealed.
+const NODE_BYTES: u64 = 32 << 10;
+
 /// How an image stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assessment {
@@ -21,7 +25,7 @@ pub struct Assessment {
     pub unseen: u64,
     /// Bytes that cannot be read.
     pub lost_bytes: u64,
-    /// Where they are; at most [`RANGES_MAX`].
+    /// Where they are: of each the first reason. At most [`RANGES_MAX`], unless all were asked for.
     pub ranges: Vec<LostRange>,
 }
 
@@ -33,6 +37,8 @@ pub struct Assessor<'a> {
     /// chance once in 10^26.
     clean: HashMap<[u8; 16], u64>,
     gone: BTreeSet<PackId>,
+    ranges_max: usize,
+    pacer: Option<&'a Pacer>,
 }
 
 struct Place {
@@ -43,7 +49,20 @@ struct Place {
 impl<'a> Assessor<'a> {
     /// For images of one repository.
     pub fn new(repo: &'a Repository, interrupt: Interrupt) -> Self {
-        Self { repo, interrupt, clean: HashMap::new(), gone: BTreeSet::new() }
+        let (clean, gone) = (HashMap::new(), BTreeSet::new());
+        Self { repo, interrupt, clean, gone, ranges_max: RANGES_MAX, pacer: None }
+    }
+
+    /// Tells every range, however many there are.
+    #[must_use]
+    pub fn with_all_ranges(self) -> Self {
+        Self { ranges_max: usize::MAX, ..self }
+    }
+
+    /// Reads maps no faster than this.
+    #[must_use]
+    pub fn at_pace(self, pacer: &'a Pacer) -> Self {
+        Self { pacer: Some(pacer), ..self }
     }
 
     /// As if these packs were not there.
@@ -85,20 +104,25 @@ impl<'a> Assessor<'a> {
             Standing::Lost(reason) => Some(reason),
             Standing::Seen | Standing::Unseen | Standing::Condemned => None,
         };
+        let short = *id.as_bytes().first_chunk().expect("an id has 32 bytes");
+        if let Some(pacer) = self.pacer.filter(|_| reason.is_none() && !self.clean.contains_key(&short))
+            && pacer.pass(NODE_BYTES).is_break()
+        {
+            return Err(OpsError::Interrupted);
+        }
         // The cache may still hold a node that is lost.
         let node = match reason.map_or_else(|| Ok(self.repo.read_node(&id)), Err) {
             Ok(Ok(node)) => node,
             Ok(Err(error)) if !is_damage(&error) => return Err(error.into()),
             Ok(Err(error)) => {
-                found.lose(image, span, &error.to_string());
+                found.lose(image, span, &error.to_string(), self.ranges_max);
                 return Ok(0);
             }
             Err(reason) => {
-                found.lose(image, span, &format!("map node {id}: {reason}"));
+                found.lose(image, span, &format!("map node {id}: {reason}"), self.ranges_max);
                 return Ok(0);
             }
         };
-        let short = *id.as_bytes().first_chunk().expect("an id has 32 bytes");
         if let Some(unseen) = self.clean.get(&short) {
             return Ok(*unseen);
         }
@@ -145,22 +169,48 @@ impl<'a> Assessor<'a> {
                 Err(error) => return Err(error.into()),
             },
         };
-        found.lose(image, index..index + 1, &format!("block {id}: {reason}"));
+        found.lose(image, index..index + 1, &format!("block {id}: {reason}"), self.ranges_max);
         Ok(0)
     }
 }
 
 impl Assessment {
-    fn lose(&mut self, image: &ImageRef, blocks: Range<u64>, reason: &str) {
+    fn lose(&mut self, image: &ImageRef, blocks: Range<u64>, reason: &str, ranges_max: usize) {
         let block = image.block_size.bytes_u64();
         let offset = blocks.start.saturating_mul(block);
         let length = blocks.end.saturating_mul(block).min(image.size_bytes).saturating_sub(offset);
         self.lost_bytes += length;
-        let has_room = self.ranges.len() < RANGES_MAX;
+        let has_room = self.ranges.len() < ranges_max;
         match self.ranges.last_mut() {
-            Some(last) if last.offset + last.length == offset && last.reason == reason => last.length += length,
+            // Each block has a reason of its own; where they are matters more.
+            Some(last) if last.offset + last.length == offset => last.length += length,
             _ if has_room => self.ranges.push(LostRange { offset, length, reason: reason.to_owned() }),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::geometry::BlockSize;
+
+    #[test]
+    fn neighbours_are_one_range_and_none_is_left_out() {
+        let (block_size, root) = (BlockSize::MIN, BlockId::from_bytes([1; 32]));
+        let image = ImageRef { block_size, size_bytes: 4096 * 10_000 - 5, root, allocated_blocks: 10_000 };
+        let lost = |step: u64, most: usize| {
+            let mut found = Assessment::default();
+            for index in (0..10_000).step_by(usize::try_from(step).unwrap()) {
+                found.lose(&image, index..index + 1, &format!("block {index}"), most);
+            }
+            found
+        };
+        let all = lost(1, RANGES_MAX);
+        assert_eq!((all.lost_bytes, all.ranges.len()), (image.size_bytes, 1));
+        assert_eq!((all.ranges[0].offset, all.ranges[0].length), (0, image.size_bytes));
+        assert_eq!(lost(3, usize::MAX).ranges.len(), 3334);
+        let some = lost(3, RANGES_MAX);
+        assert_eq!((some.ranges.len(), some.lost_bytes), (RANGES_MAX, 3334 * 4096 - 5));
     }
 }

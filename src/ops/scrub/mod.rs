@@ -113,7 +113,7 @@ pub fn scrub(
         return Err(OpsError::Interrupted);
     }
     look_at_objects(repo, unlearnt, &mut report, &pacer)?;
-    judge(repo, options, has_news, &mut report, interrupt)?;
+    judge(repo, options, has_news, &mut report, &pacer, interrupt)?;
     repo.drop_stale_damage()?;
     report.finished = Some(repo.clock().now().to_seconds_text());
     keep(repo, &report)?;
@@ -323,7 +323,8 @@ fn packs_of(repo: &Repository, uids: &[Uid], pacer: &Pacer) -> Result<BTreeSet<P
             if ids.len() < AT_ONCE {
                 return Ok::<(), OpsError>(());
             }
-            if pacer.pass(0).is_break() {
+            // Four leaves of the map.
+            if pacer.pass(128 << 10).is_break() {
                 return Err(OpsError::Interrupted);
             }
             Ok(add(&mut ids, &mut packs)?)
@@ -436,6 +437,7 @@ fn judge(
     options: &Options,
     has_news: bool,
     report: &mut ScrubReport,
+    pacer: &Pacer,
     interrupt: &Interrupt,
 ) -> Result<(), OpsError> {
     let catalog = repo.catalog();
@@ -446,7 +448,7 @@ fn judge(
         Selection::All => true,
     };
     versions.retain(|version| is_asked_for(version) || mark::speaks_of_damage(&version.attributes.validity));
-    let mut assessor = Assessor::new(repo, *interrupt);
+    let mut assessor = Assessor::new(repo, *interrupt).at_pace(pacer);
     let (mut rows, now) = (Vec::new(), repo.clock().now().to_seconds_text());
     for version in &versions {
         let found = assessor.assess(&version.image)?;

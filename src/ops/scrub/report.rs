@@ -157,6 +157,14 @@ impl VersionFinding {
         for range in &self.ranges {
             let _ = writeln!(text, "  {} bytes at offset {}: {}", range.length, range.offset, range.reason);
         }
+        let told: u64 = self.ranges.iter().map(|range| range.length).sum();
+        if told < self.lost_bytes {
+            let _ = writeln!(
+                text,
+                "  {} bytes in more places; `backyfs repair --dry-run` lists all",
+                self.lost_bytes - told
+            );
+        }
         text
     }
 
