@@ -211,11 +211,17 @@ pub fn plan_known(
         return Ok(None);
     }
     let Some(changes) = session.changes_since(&base.snapshot_name)? else { return Ok(None) };
-    match base.distrust(repo)? {
-        Distrust::Parts(parts) => {
-            incremental(Arc::clone(session.source()), base, &changes, parts, range, repo).map(Some)
+    let Distrust::Parts(parts) = base.distrust(repo)? else { return Ok(None) };
+    match incremental(Arc::clone(session.source()), base, &changes, parts, range, repo) {
+        // Nobody has to remove it before a copy succeeds.
+        Err(OpsError::Differs { offset, .. }) => {
+            repo.monitor().warn(&format!(
+                "{} is not what an unfinished copy has of it at offset {offset}: all of it is copied again",
+                session.source().describe()
+            ));
+            Ok(None)
         }
-        Distrust::All(_) => Ok(None),
+        plan => plan.map(Some),
     }
 }
 

@@ -193,6 +193,9 @@ impl Incoming {
         }
         let now = self.repo.clock().now();
         let before = work.record.clone();
+        let whole = settled.image.size_bytes;
+        let (snapshot, reached) =
+            draft_snapshot(work).map_or((String::new(), whole), |(name, at)| (name, at.min(whole)));
         let record = Record {
             uid: self.repo.clock().uid_at(now),
             kind: RecordKind::Draft,
@@ -203,8 +206,8 @@ impl Incoming {
             supersedes: before.as_ref().map_or(Uid::NIL, |record| record.uid),
             draft: work.draft.id(),
             start: work.start,
-            broken: unfinished.map(|broken| Broken { at: broken.at.min(settled.image.size_bytes), ..broken }),
-            attributes: attributes(&name, work, draft_snapshot(work, settled)),
+            broken: unfinished.map(|broken| Broken { at: broken.at.min(reached), ..broken }),
+            attributes: attributes(&name, work, snapshot),
             stats: settled.stats,
         };
         let relatives: Vec<_> = work.relative.into_iter().chain(before.as_ref().map(|record| record.image)).collect();
@@ -262,13 +265,14 @@ impl Incoming {
 
 /// The snapshot that a version is all of.
 fn published_snapshot(work: &Work, settled: &Settled) -> String {
-    let whole = work.origin.as_ref().filter(|origin| origin.is_whole(&settled.image));
-    whole.map_or_else(String::new, |origin| origin.snapshot_of(settled.changes).to_owned())
+    let whole = work.copied_from().filter(|origin| origin.is_whole(&settled.image));
+    whole.and_then(|origin| origin.session.snapshot_name()).unwrap_or_default().to_owned()
 }
 
-/// The snapshot that a draft is the beginning of.
-fn draft_snapshot(work: &Work, settled: &Settled) -> String {
-    work.origin.as_ref().map_or_else(String::new, |origin| origin.snapshot_of(settled.changes).to_owned())
+/// The snapshot that a draft is the beginning of, and how far; nobody may take what lies behind for a copy of it.
+fn draft_snapshot(work: &Work) -> Option<(String, u64)> {
+    let origin = work.copied_from()?;
+    Some((origin.session.snapshot_name()?.to_owned(), origin.reached))
 }
 
 pub(super) fn attributes(name: &Name, work: &Work, snapshot_name: String) -> Attributes {

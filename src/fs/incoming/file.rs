@@ -82,6 +82,8 @@ pub struct Work {
     pub published: Option<Published>,
     /// When the first change came.
     pub began: Stamp,
+    /// How many changes of the content have begun that were no copies from a source.
+    pub writes: u64,
     /// The source it is a copy of, while it is nothing else.
     pub origin: Option<Origin>,
 }
@@ -92,16 +94,18 @@ pub struct Origin {
     pub session: Arc<Session>,
     /// It is the source up to here.
     pub reached: u64,
-    /// Count of changes at which that is so; any other change makes it something else.
-    pub changes: u64,
+    /// [`Work::writes`] when it began; any other makes it something else.
+    pub writes: u64,
+}
+
+impl Work {
+    /// What it is a copy of, if nobody else has written to it.
+    pub fn copied_from(&self) -> Option<&Origin> {
+        self.origin.as_ref().filter(|origin| origin.writes == self.writes)
+    }
 }
 
 impl Origin {
-    /// The snapshot that an image is a copy of, as far as it got.
-    pub fn snapshot_of(&self, changes: u64) -> &str {
-        self.session.snapshot_name().filter(|_| self.changes == changes).unwrap_or_default()
-    }
-
     /// Whether the image is all of the source.
     pub fn is_whole(&self, image: &ImageRef) -> bool {
         let size = self.session.source().size_bytes();

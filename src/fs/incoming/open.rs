@@ -173,6 +173,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: now,
+            writes: 0,
             origin: None,
         });
         Ok(())
@@ -221,6 +222,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: record.created,
+            writes: 0,
             origin: None,
         })
     }
@@ -246,6 +248,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: self.repo.clock().now(),
+            writes: 0,
             origin: None,
         })
     }

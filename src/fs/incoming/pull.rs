@@ -2,6 +2,7 @@
 
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::file::Origin;
+use crate::fs::incoming::io::By;
 use crate::fs::seam::{Answer, Caller, Fh};
 use crate::image::DraftImage;
 use crate::ops::snapshots::Session;
@@ -19,6 +20,8 @@ pub struct PullInto<'a> {
     pub fh: Fh,
     /// Where in it.
     pub offset: u64,
+    /// From where in the source.
+    pub from: u64,
     /// From which source.
     pub session: &'a Arc<Session>,
 }
@@ -42,30 +45,26 @@ impl Incoming {
         }
         let name = state.name.clone();
         let left = state.work.as_ref().and_then(|work| work.record.clone());
+        let writes = state.work.as_ref().map_or(0, |work| work.writes);
+        let is_alone = state.writing == 0;
         drop(state);
         let mut copied = 0;
-        let mut changes = (0, 0);
         let mut target = None;
-        self.modify(&file, into.caller, Some(into.fh), |image, _| {
-            let before = image.changes();
+        self.modify_as(By::Copy, &file, into.caller, Some(into.fh), |image, _| {
             copied = copy(image, &name, left.as_ref())?;
-            changes = (before, image.changes());
             target = Some(Arc::clone(image));
             Ok(Some((into.offset, into.offset + copied)))
         })?;
         let mut state = file.state.lock();
         let Some(work) = target.as_ref().and_then(|image| state.work_of(image)) else { return Ok(copied) };
         let goes_on = |origin: &Origin| {
-            Arc::ptr_eq(&origin.session, into.session) && origin.reached == into.offset && origin.changes == changes.0
+            Arc::ptr_eq(&origin.session, into.session) && origin.reached == into.offset && origin.writes == writes
         };
         let begins = into.offset == 0 && work.origin.is_none();
         let before = work.origin.take();
-        let is_copy = before.as_ref().is_some_and(goes_on) || begins;
-        work.origin = is_copy.then(|| Origin {
-            session: Arc::clone(into.session),
-            reached: into.offset + copied,
-            changes: changes.1,
-        });
+        let is_copy = is_alone && into.from == into.offset && (before.as_ref().is_some_and(goes_on) || begins);
+        work.origin =
+            is_copy.then(|| Origin { session: Arc::clone(into.session), reached: into.offset + copied, writes });
         drop(state);
         // The end of a session may remove a snapshot: not under a lock.
         drop(before);

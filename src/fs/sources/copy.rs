@@ -113,7 +113,7 @@ impl Sources {
         }
         let block = self.repo.block_size().bytes_u64();
         let on_blocks = from == to && from.is_multiple_of(block) && (len >= block || from + len == source.size_bytes());
-        let into = PullInto { caller, number, fh: range.fh_out, offset: to, session: &reading.session };
+        let into = PullInto { caller, number, fh: range.fh_out, offset: to, from, session: &reading.session };
         incoming.pull(&into, |image, name, left| {
             let copied = match on_blocks {
                 true => self.pull(&reading, image, name, left, from, len),
