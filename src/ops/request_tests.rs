@@ -1,7 +1,8 @@
 //! How often a target is asked: every call is a request, and a list one for each page.
 
-use crate::ops::Interrupt;
 use crate::ops::backup::{Backup, backup};
+use crate::ops::base::ChangesFrom;
+use crate::ops::{Interrupt, OpsError};
 use crate::repo::{Repository, testing};
 use crate::source::Recipe;
 use crate::target::through::Through;
@@ -115,6 +116,59 @@ impl Through for Paged {
         let last = objects.last().map_or(after, |info| info.key.as_str()).to_owned();
         Ok(Page { objects, rest_after: (!is_all).then_some(last) })
     }
+}
+
+/// What is said to be unchanged is compared with a sample, of which each part of the map is a request.
+#[test]
+fn a_sample_asks_little_and_finds_what_differs() {
+    let test = testing::create(&testing::small());
+    let target = || Paged { inner: DirTarget::open(test.dir.path().join("target")), pages: Default::default() };
+    let asked = Arc::new(RecordingTarget::new(target()));
+    let open = || testing::open(Arc::clone(&asked) as _, &test.dir.path().join("other"), Arc::default()).unwrap();
+    let (source, hints) = (test.dir.path().join("source"), test.dir.path().join("hints"));
+    std::fs::write(&hints, "[]").unwrap();
+    let as_hinted = |repo: &Arc<Repository>, name: &str| {
+        let changes = ChangesFrom::Hints(hints.clone());
+        let name = Name::new(name).unwrap();
+        let job = Backup { changes, ..Backup::new(Recipe::File { path: source.clone() }, name) };
+        backup(repo, &job, &Silent, &Interrupt::never()).map(|made| made.record.image)
+    };
+    // Eight leaves of a map: two of them holes, others with little, at their end or their beginning.
+    let mut bytes = noise(32 << 20);
+    bytes[4 << 20..12 << 20].fill(0);
+    bytes[12 << 20..(16 << 20) - 4096].fill(0);
+    bytes[(20 << 20) + 4096..24 << 20].fill(0);
+    std::fs::write(&source, &bytes).unwrap();
+    back_up(&open(), &source);
+    for _ in 0..20 {
+        // Nothing of the map is in memory.
+        let repo = open();
+        asked.take();
+        as_hinted(&repo, "vm").unwrap();
+        let calls = asked.take();
+        // The root, and three leaves.
+        assert!(count(&calls, Operation::ReadAt, "packs/") <= 4, "{calls:?}");
+    }
+    let repo = open();
+    let image = repo.version(repo.catalog().newest(&Name::new("vm").unwrap()).unwrap().unwrap()).unwrap().record.image;
+    // Another disk, which the repository does not have, and then one that it has.
+    let other = noise(32 << 20);
+    std::fs::write(&source, &other).unwrap();
+    let differs = as_hinted(&repo, "vm");
+    assert!(matches!(differs, Err(OpsError::Differs { .. })), "{differs:?}");
+    let job = Backup::new(Recipe::File { path: source.clone() }, Name::new("other").unwrap());
+    backup(&repo, &job, &Silent, &Interrupt::never()).unwrap();
+    let differs = as_hinted(&repo, "vm");
+    assert!(matches!(differs, Err(OpsError::Differs { .. })), "{differs:?}");
+    // Half of what is no hole, blocks of which nothing is known.
+    for block in bytes.chunks_mut(8192) {
+        block[0] ^= 1;
+    }
+    std::fs::write(&source, &bytes).unwrap();
+    let differs = as_hinted(&repo, "vm");
+    assert!(matches!(differs, Err(OpsError::Differs { .. })), "{differs:?}");
+    let newest = repo.catalog().newest(&Name::new("vm").unwrap()).unwrap().unwrap();
+    assert_eq!(repo.version(newest).unwrap().record.image, image);
 }
 
 #[test]
