@@ -291,7 +291,9 @@ fn open<'a>(
     if left.base != base.map_or(Uid::NIL, |base| base.uid) {
         return anew("there is a newer version than the interrupted backup began from");
     }
+    // What takes snapshots and has not kept that one (thick volumes do not) is something else by now, whatever its time says.
     let session = match left.attributes.snapshot_name.as_str() {
+        "" if job.source.volume()?.takes_snapshots() => None,
         "" => Some(Session::now(repo, &job.source)?),
         name => Session::kept(repo, &job.source, name)?,
     };
