@@ -248,6 +248,33 @@ mod tests {
     }
 
     #[test]
+    fn optional_reading_leaves_the_page_cache_as_it_was() {
+        // tmpfs has nothing but the page cache: a file on disk is needed.
+        let path = tempfile::Builder::new().tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap().into_temp_path();
+        std::fs::write(&path, vec![7; 4 << 20]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        page_cache::forget_all(&file);
+        let all = 0..4u64 << 20;
+        if page_cache::absent(&file, &all) != vec![all.clone()] {
+            eprintln!("not tested: this filesystem keeps its pages");
+            return;
+        }
+        page_cache::announce_random(&file);
+        file.read_exact_at(&mut [0; 65536], 1 << 20).unwrap();
+        let before = page_cache::absent(&file, &all);
+        assert_eq!(before.len(), 2, "what stood in the middle is there: {before:?}");
+        let source = FileSource::open(&path).unwrap();
+        // Parts that do not begin on a page, and more than one megabyte at once.
+        for (offset, len) in [(0, 1 << 20), (1 << 20, 2_000_001), ((1 << 20) + 2_000_001, (3 << 20) - 2_000_001)] {
+            let mut buffer = vec![0; len];
+            source.read_at(offset, &mut buffer).unwrap();
+            assert!(buffer.iter().all(|byte| *byte == 7));
+        }
+        assert_eq!(page_cache::absent(&file, &all), before);
+    }
+
+    #[test]
     fn what_is_no_disk_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(FileSource::open(dir.path()), Err(SourceError::Kind { .. })));

@@ -9,7 +9,8 @@ use crate::source::file::device_bytes;
 use crate::source::{SourceError, page_cache};
 use crate::words::attribute::FileAttributes;
 use crate::words::zero::is_zero;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -277,9 +278,9 @@ fn lock(file: File) -> io::Result<Flock<File>> {
 
 /// Somebody may have made the file meanwhile: it is not overwritten.
 fn rename_to_new(part: &Path, path: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, part, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+    match renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE) {
         // Not every filesystem knows the flag; a link does not replace either.
-        Err(nix::errno::Errno::EINVAL) => {
+        Err(rustix::io::Errno::INVAL) => {
             std::fs::hard_link(part, path)?;
             std::fs::remove_file(part)
         }
@@ -287,16 +288,19 @@ fn rename_to_new(part: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
+mod ioctl {
+    // linux/fs.h: a pair of offset and length.
+    nix::ioctl_write_ptr_bad!(blk_discard, nix::request_code_none!(0x12, 119), [u64; 2]);
+}
+
 /// Tells a device that nobody needs what stands in a range. What it makes of that is its own affair.
 fn discard(file: &File, range: &Range<u64>) {
     const SECTOR: u64 = 4096;
-    /// `_IO(0x12, 119)` of linux/fs.h: a pair of offset and length.
-    const BLKDISCARD: libc::c_ulong = 0x1277;
     let (start, end) = (range.start.next_multiple_of(SECTOR), range.end / SECTOR * SECTOR);
     if start < end {
         let part = [start, end - start];
         // SAFETY: the pair outlives the call, which reads it.
-        unsafe { libc::ioctl(file.as_raw_fd(), BLKDISCARD, part.as_ptr()) };
+        let _ = unsafe { ioctl::blk_discard(file.as_raw_fd(), &raw const part) };
     }
 }
 

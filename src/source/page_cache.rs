@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
-/// Parts of `range` (which starts on a page) of which the page cache held nothing. When the kernel does not say, none: what
+/// Pages of `range` (which starts on one) of which the page cache held nothing. When the kernel does not say, none: what
 /// somebody else may have brought in is left alone.
 ///
 /// The kernel answers truly only to who may write the file (mincore(2)); to everyone else all of it seems to be there.
@@ -32,7 +32,8 @@ pub fn absent(file: &File, range: &Range<u64>) -> Vec<Range<u64>> {
     let mut absent: Vec<Range<u64>> = Vec::new();
     for (number, _) in resident.iter().enumerate().filter(|(_, byte)| known && **byte & 1 == 0) {
         let start = range.start + (number * page) as u64;
-        let end = (start + page as u64).min(range.end);
+        // Whole pages: what is told of a part of one, the kernel lets pass when it is to forget it.
+        let end = start + page as u64;
         match absent.last_mut() {
             Some(last) if last.end == start => last.end = end,
             _ => absent.push(start..end),

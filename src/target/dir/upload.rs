@@ -5,9 +5,10 @@ use crate::target::dir::root::{Trouble, sync_directory};
 use crate::target::dir::step::{Gate, Step};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, RenameFlags, fcntl, openat, renameat, renameat2};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat, renameat};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use rustix::fs::{RenameFlags, renameat_with};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -135,7 +136,9 @@ impl<'a> Upload<'a> {
         self.gate.pass(Step::Rename)?;
         let renamed = match existing {
             Existing::Replace => renameat(self.directory, self.name, directory, name),
-            Existing::Keep => renameat2(self.directory, self.name, directory, name, RenameFlags::RENAME_NOREPLACE),
+            // nix has it for glibc alone.
+            Existing::Keep => renameat_with(self.directory, self.name, directory, name, RenameFlags::NOREPLACE)
+                .map_err(|error| Errno::from_raw(error.raw_os_error())),
         };
         let put = match (renamed, existing) {
             (Ok(()), _) => {
