@@ -44,11 +44,11 @@ impl Holders {
     }
 }
 
-/// ` by dd[12], /dev/loop0`; nothing when none is known.
+/// ` by dd[12], /dev/loop0`. Who waits in close() has let go of its file, and is found by nobody.
 impl fmt::Display for Holders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return Ok(());
+            return f.write_str(" by nobody who can be seen (a close() may be waiting for the target)");
         }
         let shown: Vec<_> = self.names().take(SHOWN_MAX).collect();
         write!(f, " by {}", shown.join(", "))?;

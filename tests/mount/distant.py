@@ -105,6 +105,11 @@ def requests_are_few(w, samples):
     s.run("backup", large, "large", "--quiet")
     asked = s.asked()
     check(len(asked) <= 10, f"an unchanged backup of many parts: {asked}")
+    # Nor of one that is said not to have changed, of which a sample is compared: three parts of the map, and what leads there.
+    (w.root / "hints").write_text("[]")
+    s.run("backup", large, "large", "--quiet", "--hints", w.root / "hints")
+    asked = s.asked()
+    check(len([what for what in asked if "packs" in what]) <= 4 and len(asked) <= 14, f"a backup of what has not changed: {asked}")
     large.unlink()
     s.down()
     s.proxy.take()

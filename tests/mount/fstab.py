@@ -486,7 +486,7 @@ def unmounting_from_a_target_that_hangs(w, samples):
             equal(writer.poll(), None, "it waits for the target")
             said = m.umount(a, ok=False).stderr
             # Who waits in close() has let go of the descriptor, and is found by nobody.
-            check(b"is in use" in said and b"umount -f" in said, said)
+            check(b"is in use by nobody who can be seen" in said and b"waiting for the target" in said and b"umount -f" in said, said)
             forced = subprocess.Popen([*m.prefix, "umount", "-f", a], env=m.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
             check(writer.wait(20) != 0, "it is cut off")
             eventually("it is unmounted", lambda: m.mounted(a) is None)

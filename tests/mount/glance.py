@@ -226,23 +226,29 @@ def probe(w, width, dark=False):
     return json.loads(found[1].replace("&quot;", '"'))
 
 
+def photographed(w, what):
+    """Pictures of the page on wide, narrow and dark paper, as a browser draws it; nothing of it is cut off."""
+    for label, width, dark in (("wide", 1200, False), ("phone", 360, False), ("dark", 1200, True)):
+        shot = w.root / f"{what}-{label}.png"
+        browse(w, f"--window-size={width},1400", f"--screenshot={shot}", *(["--blink-settings=preferredColorScheme=0"] if dark else []))
+        got_width, _, each, rows = picture(shot)
+        equal(got_width, width, "width of the picture")
+        corner = rows[2][: each][:3]
+        check((sum(corner) < 200) == dark, f"{what}, {label}: the paper is {tuple(corner)}")
+        colours = len({row[at : at + 3] for row in rows[::7] for at in range(0, len(row), 7 * each)})
+        check(colours > 12, f"{what}, {label}: a page of {colours} colours is empty")
+        check(probe(w, width, dark)["wide"] <= 0, f"{what}: nothing scrolls sideways at {width} pixels")
+
+
 @test(mounted=False, seconds=600)
 def the_report_in_a_browser(w, samples):
     configured(w)
     text = (w.mnt / "status/report.html").read_text()
     check("There is no backup yet." in text, "an empty repository")
+    photographed(w, "none")
     for name in ("vm", "host1/db", "quick late-one"):
         w.run("backup", samples / "small.img", name)
-    sizes = {}
-    for label, width, dark in (("wide", 1200, False), ("phone", 360, False), ("dark", 1200, True)):
-        shot = w.root / f"{label}.png"
-        browse(w, f"--window-size={width},1400", f"--screenshot={shot}", *(["--blink-settings=preferredColorScheme=0"] if dark else []))
-        got_width, _, each, rows = picture(shot)
-        equal(got_width, width, "width of the picture")
-        corner = rows[2][: each][:3]
-        check((sum(corner) < 200) == dark, f"{label}: the paper is {tuple(corner)}")
-        sizes[label] = len({row[at : at + 3] for row in rows[::7] for at in range(0, len(row), 7 * each)})
-        check(sizes[label] > 12, f"{label}: a page of {sizes[label]} colours is empty")
+    photographed(w, "three")
     eventually("it is late", lambda: 'class="late"' in (w.mnt / "status/report.html").read_text(), 20)
     wide = probe(w, 1200)
     equal((wide["all"], wide["focused"], wide["some"], wide["year"], wide["again"]), (3, True, 1, 1, 0), "names, filter and year")
@@ -285,7 +291,7 @@ def the_report_of_two_thousand_names(w, samples):
         check(text.count(b"host7-vm0007") >= 1, file)
     found = probe(w, 1200)
     equal((found["all"], found["some"]), (2000, 0), "names shown, and found by what none of them has in it")
-    check(found["wide"] <= 0, "nothing scrolls sideways")
+    photographed(w, "many")
 
 
 TOP = Path(__file__).resolve().parents[2]

@@ -102,6 +102,35 @@ def a_copy_whose_daemon_is_killed_goes_on(w, samples):
     finished(w, at)
 
 
+# Each makes a draft that is not the beginning of the source, or not as far as it was written.
+ODD_COPIERS = {
+    "a part from elsewhere": "os.copy_file_range(source, target, part, 1 << 20, 0); os.kill(os.getpid(), 9)",
+    "room for all of it": "os.ftruncate(target, size); os.copy_file_range(source, target, part); os.close(target); os._exit(1)",
+    "bytes of its own": "os.copy_file_range(source, target, part); os.pwrite(target, b'own' * 1000, 7 << 20); os.kill(os.getpid(), 9)",
+    "bytes of its own, and more of the source": "os.copy_file_range(source, target, 8 << 20); os.pwrite(target, b'own' * 1000, 3 << 20); "
+    "os.copy_file_range(source, target, part - (8 << 20)); os.kill(os.getpid(), 9)",
+}
+
+
+@test(mounted=False, seconds=300)
+def what_is_no_copy_of_the_source_is_not_gone_on_with(w, samples):
+    at, tables, expected = image(w)
+    configure(w, tables)
+    source = w.mnt / "sources" / "ceph" / "vm"
+    for number, (what, code) in enumerate(ODD_COPIERS.items()):
+        name = f"vm{number}"
+        program = f"import os, sys; source, target = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_RDWR | os.O_CREAT | os.O_TRUNC); part, size = {PART}, {SIZE}; {code}"
+        copier = subprocess.run([sys.executable, "-c", program, source, w.incoming(name)])
+        check(copier.returncode != 0, what)
+        left = lambda: name in (w.mnt / "status" / "drafts").read_text() or any(row["valid"] == "incomplete" for row in w.json("ls", name))
+        eventually(f"{what}: it is known to be incomplete", left, 15)
+        sh("cp", source, w.incoming(name))
+        holds(w.original(name), expected)
+        # The next one relies on this version alone.
+        sh("cp", source, w.incoming(name))
+        holds(w.original(name), expected)
+
+
 def run_until_half(w, at, seconds, number, *args, snapshots):
     """A command that is ended by a signal when it has the snapshot and has worked for some time."""
     child = subprocess.Popen([w.binary, *map(str, args)], env=w.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

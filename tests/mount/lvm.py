@@ -6,7 +6,7 @@ from lab.lvm_guest import TOOLS, LvmGuest, unit_tests
 from lab.shell import check, needs
 
 # What the script says when a part of it has held.
-STEPS = "THICK THIN CRASH CONTINUE VIEW RESTORE CONFORMS FULL MOUNT FULLMOUNT MOUNTCRASH".split()
+STEPS = "THICK WORN THIN CRASH CONTINUE VIEW RESTORE CONFORMS FULL MOUNT FULLMOUNT MOUNTCRASH".split()
 
 SCRIPT = r"""
 set -e
@@ -44,6 +44,56 @@ backyfs -q restore thick /tmp/out && cmp /tmp/out /dev/vg/thick || fail thick di
 rm /tmp/out
 echo "GUEST-THICK kept nothing"
 
+# The process of a backup has the snapshot open that it reads (nothing but reading is left to do), and has read so many bytes.
+# Interrupted: its snapshot is gone, so all of it is read again, as it is now. The time of the device says nothing.
+opened() { i=0; until ls -l /proc/$1/fd 2>/dev/null | grep -q -- '-backyfs--'; do
+  kill -0 $1 2>/dev/null && [ $i -lt 600 ] || fail the backup did not get as far as its snapshot; i=$((i+1)); usleep 20000; done; }
+reads() { i=0; until [ "$(sed -n 's/^rchar: //p' /proc/$1/io 2>/dev/null || echo 0)" -ge "$2" ] 2>/dev/null; do
+  kill -0 $1 2>/dev/null && [ $i -lt 2000 ] || fail the backup did not read $2 bytes; i=$((i+1)); usleep 10000; done; }
+backyfs -q backup vg:thick half > /tmp/said 2>&1 & stopped=$!
+opened $stopped; reads $stopped 12582912
+kill -INT $stopped; wait $stopped && fail it was not interrupted
+[ "$(ours)" = 0 ] || fail an interrupted backup left a snapshot of a thick volume
+dd if=/dev/urandom of=/dev/vg/thick bs=1M count=1 conv=notrunc 2>/dev/null; sync
+backyfs backup --continue vg:thick half > /tmp/uid 2> /tmp/said || fail to go on with thick
+grep -q "snapshot of the interrupted backup is gone" /tmp/said || fail "it does not say that it begins anew: $(cat /tmp/said)"
+backyfs -q restore half /tmp/out && cmp /tmp/out /dev/vg/thick || fail thick differs after going on
+rm /tmp/out
+
+# Bad sectors of a disk with sectors of 512 bytes: three of them, across a page.
+cat > /tmp/table <<TABLE
+0 8191 linear /dev/vg/thick 0
+8191 3 error
+8194 90110 linear /dev/vg/thick 8194
+TABLE
+dmsetup create worn --noudevsync /tmp/table > /dev/null 2>&1 || dmsetup create worn /tmp/table || fail create a worn disk
+[ "$(blockdev --getss /dev/mapper/worn)" = 512 ] || fail "sectors of $(blockdev --getss /dev/mapper/worn)"
+if backyfs backup /dev/mapper/worn worn > /tmp/uid 2> /tmp/said; then code=0; else code=$?; fi
+[ "$code" = 5 ] || fail "code $code of a disk with bad sectors: $(cat /tmp/said)"
+backyfs show worn --json | grep -q 'offset 4193792 (1536 bytes)' || fail "other sectors: $(backyfs show worn --json)"
+backyfs show worn --json | grep -q incomplete || fail it counts as whole
+backyfs -q restore worn /tmp/out > /tmp/said 2>&1 || true
+dd if=/dev/vg/thick of=/tmp/want bs=1M 2>/dev/null
+dd if=/dev/zero of=/tmp/want bs=512 seek=8191 count=3 conv=notrunc 2>/dev/null
+cmp /tmp/out /tmp/want || fail what lies beside bad sectors differs
+rm /tmp/out
+if cp /dev/mapper/worn /tmp/out 2>/dev/null; then fail the disk is not worn; fi
+rm -f /tmp/out
+backyfs backup --skip-errors /dev/mapper/worn skipped > /tmp/uid 2> /tmp/said || fail "--skip-errors: $(cat /tmp/said)"
+# It is replaced by a good one: these sectors are read again, even when nothing is said to have changed.
+dmsetup remove worn; echo "0 98304 linear /dev/vg/thick 0" > /tmp/table; dmsetup create worn /tmp/table || fail create a good disk
+echo '[]' > /tmp/hints
+backyfs -q backup --hints /tmp/hints /dev/mapper/worn worn > /tmp/said 2>&1 || fail "after it was replaced: $(cat /tmp/said)"
+backyfs -q restore worn /tmp/out && cmp /tmp/out /dev/vg/thick || fail sectors that were bad were not read again
+rm -f /tmp/out /tmp/want; dmsetup remove worn
+# More than 64 MiB that cannot be read is a disk that is broken.
+printf '0 20480 zero\n20480 143360 error\n' > /tmp/table; dmsetup create broken /tmp/table || fail create a broken disk
+if backyfs backup /dev/mapper/broken broken > /tmp/uid 2> /tmp/said; then code=0; else code=$?; fi
+[ "$code" = 5 ] || fail "code $code of a broken disk: $(cat /tmp/said)"
+if backyfs show broken > /dev/null 2>&1; then fail a broken disk was published; fi
+dmsetup remove broken
+echo "GUEST-WORN told"
+
 # Thin: the snapshot is kept, and the next backup reads what changed.
 backyfs -q backup vg:thin thin > /tmp/said 2>&1 || fail backup of thin
 [ "$(ours)" = 1 ] || fail one snapshot was to be kept, not $(ours)
@@ -58,13 +108,6 @@ written=$(number thin written_bytes)
 backyfs -q restore thin /tmp/out && cmp /tmp/out /dev/vg/thin || fail thin differs
 rm /tmp/out
 echo "GUEST-THIN read $written bytes"
-
-# The process of a backup has the snapshot open that it reads: nothing but reading is left to do.
-opened() { i=0; until ls -l /proc/$1/fd 2>/dev/null | grep -q -- '-backyfs--'; do
-  kill -0 $1 2>/dev/null && [ $i -lt 600 ] || fail the backup did not get as far as its snapshot; i=$((i+1)); usleep 20000; done; }
-# It has read so many bytes.
-reads() { i=0; until [ "$(sed -n 's/^rchar: //p' /proc/$1/io 2>/dev/null || echo 0)" -ge "$2" ] 2>/dev/null; do
-  kill -0 $1 2>/dev/null && [ $i -lt 2000 ] || fail the backup did not read $2 bytes; i=$((i+1)); usleep 10000; done; }
 
 # Names of snapshots begin as configured; what others call almost so is theirs.
 lvs --noheadings -o lv_name vg | grep -q ' nightly-backyfs-' || fail the snapshot has another name

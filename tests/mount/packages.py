@@ -126,6 +126,8 @@ def a_program_without_libraries(w, samples):
     run("restore", "vm", "/srv/restored")
     same(root / "srv/restored", samples / "disk.img")
     run("scrub")
+    refused = run("backup", "rbd:rbd/vm", "vm", ok=False)
+    check(refused.returncode != 0 and b"--features rbd" in refused.stderr, refused)
     # Names of hosts are found without libraries, too: a server that does not answer is another error than one that is not known.
     (root / "etc/s3.toml").write_text('target = "s3://bucket/prefix"\nkey-file = "/etc/key"\nstate-dir = "/srv/state"\n[s3]\naccess-key = "x"\nsecret-key = "y"\nendpoint = "http://store:9"\n')
     (root / "etc/s3.toml").chmod(0o600)

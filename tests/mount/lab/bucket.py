@@ -7,6 +7,7 @@ import http.client
 import os
 import urllib.parse
 import xml.etree.ElementTree
+from collections import Counter
 
 from .shell import check
 
@@ -24,33 +25,31 @@ def server():
 class Bucket:
     """A bucket of that server; it is made when it is not there."""
 
-    def __init__(self, name=BUCKET):
+    def __init__(self, name=BUCKET, headers=None):
         self.name = name
         self.host, self.port, self.access, self.secret = server()
-        status, body = self.ask("PUT", "")
+        status, body = self.ask("PUT", "", headers=headers)
         check(status in (200, 409), f"the bucket cannot be made: {status} {body[:200]}")
 
-    def ask(self, method, key, query=None, body=b""):
-        """One signed request (AWS Signature Version 4). Returns status and body."""
+    def ask(self, method, key, query=None, body=b"", headers=None):
+        """One signed request (AWS Signature Version 4), with `headers` whose names are in lower case. Returns status and body."""
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         day, host = now[:8], f"{self.host}:{self.port}"
         path = urllib.parse.quote(f"/{self.name}/{key}")
         pairs = sorted((query or {}).items())
         line = "&".join(f"{urllib.parse.quote(k, safe='')}={urllib.parse.quote(v, safe='')}" for k, v in pairs)
         digest = hashlib.sha256(body).hexdigest()
-        canonical = f"{method}\n{path}\n{line}\nhost:{host}\nx-amz-content-sha256:{digest}\nx-amz-date:{now}\n\nhost;x-amz-content-sha256;x-amz-date\n{digest}"
+        headers = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": now, **(headers or {})}
+        names = ";".join(sorted(headers))
+        lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+        canonical = f"{method}\n{path}\n{line}\n{lines}\n{names}\n{digest}"
         scope = f"{day}/us-east-1/s3/aws4_request"
         text = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         key_bytes = f"AWS4{self.secret}".encode()
         for part in (day, "us-east-1", "s3", "aws4_request"):
             key_bytes = hmac.new(key_bytes, part.encode(), hashlib.sha256).digest()
         signature = hmac.new(key_bytes, text.encode(), hashlib.sha256).hexdigest()
-        headers = {
-            "Host": host,
-            "x-amz-date": now,
-            "x-amz-content-sha256": digest,
-            "Authorization": f"AWS4-HMAC-SHA256 Credential={self.access}/{scope}, SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={signature}",
-        }
+        headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={self.access}/{scope}, SignedHeaders={names}, Signature={signature}"
         connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
         try:
             connection.request(method, path + ("?" + line if line else ""), body, headers)
@@ -95,3 +94,11 @@ class Bucket:
     def delete(self, key):
         """Removes an object."""
         self.ask("DELETE", key)
+
+    def versions(self, prefix=""):
+        """Names below a prefix with how many versions of each there are, those that are hidden too."""
+        status, body = self.ask("GET", "", {"versions": "", "prefix": prefix, "max-keys": "1000"})
+        check(status == 200, f"versions: {status} {body[:200]}")
+        root = xml.etree.ElementTree.fromstring(body)
+        space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
+        return Counter(entry.findtext(f"{space}Key") for entry in root.iter(f"{space}Version"))

@@ -12,10 +12,10 @@ from .world import World
 class Distant(World):
     """A World whose repository is below a prefix of its own in the bucket of all tests."""
 
-    def __init__(self, world, name="distant", prefix=None, endpoint=None):
+    def __init__(self, world, name="distant", prefix=None, endpoint=None, bucket=None):
         super().__init__(world.binary, world.root, name)
         world.others.append(self)
-        self.bucket = Bucket()
+        self.bucket = bucket or Bucket()
         self.below = prefix or f"mount/{secrets.token_hex(8)}"
         self.proxy = None if endpoint else Proxy()
         self.env |= {

@@ -52,7 +52,7 @@ def unit_tests(into):
     features = os.environ.get("BACKYFS_FEATURES", "rbd")
     top = Path(__file__).resolve().parents[3]
     # As tests/run builds them, so that they are there already.
-    argv = ["cargo", "test", "--no-run", "--workspace", "--lib", "--locked", "--features", features, "--message-format", "json"]
+    argv = ["cargo", "test", "--release", "--no-run", "--workspace", "--lib", "--locked", "--features", features, "--message-format", "json"]
     for line in sh(*argv, cwd=top, timeout=1800).stdout.splitlines():
         message = json.loads(line)
         if message["reason"] == "compiler-artifact" and message["executable"] and message["target"]["name"] == "backyfs":

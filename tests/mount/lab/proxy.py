@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from .bucket import server
@@ -71,6 +72,8 @@ class Proxy:
         self.rule = None
         self.requests = []
         self.connections = 0
+        # Requests being answered, and the most there ever were, of each kind.
+        self.under_way, self.most = Counter(), Counter()
         self.answers = {}
         self.last = {}
         self.lock = threading.Lock()
@@ -123,7 +126,7 @@ class Proxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client):
-        upstream = None
+        upstream, request = None, None
         reader = client.makefile("rb")
         try:
             while True:
@@ -132,6 +135,8 @@ class Proxy:
                     return
                 request = parse(head)
                 with self.lock:
+                    self.under_way[request.kind] += 1
+                    self.most |= self.under_way
                     fault = self.rule(request) if self.rule else None
                     request.fault = fault.kind if fault else ""
                     self.requests.append(request)
@@ -141,7 +146,9 @@ class Proxy:
                     if fault.kind != "status":
                         return reset(client)
                     skip(reader, request.length)
-                    client.sendall(error(fault, request))
+                    self._answered(request)
+                    asked, request = request, None
+                    client.sendall(error(fault, asked))
                     continue
                 if fault and fault.kind == "slow":
                     time.sleep(fault.seconds)
@@ -154,7 +161,10 @@ class Proxy:
                 if answer is None:
                     return reset(client)
                 answer, body = read_body(answers, answer)
-                self._answer(client, request, fault, answer, body)
+                # Before it is passed on: whoever has it may ask again at once.
+                self._answered(request)
+                asked, request = request, None
+                self._answer(client, asked, fault, answer, body)
                 if fault and fault.kind in ("reset", "cut", "lost"):
                     return
         except OSError:
@@ -163,8 +173,14 @@ class Proxy:
             for side in (client, upstream):
                 if side is not None:
                     side.close()
+            self._answered(request)
             with self.lock:
                 self.open.discard(client)
+
+    def _answered(self, request):
+        if request is not None:
+            with self.lock:
+                self.under_way[request.kind] -= 1
 
     def _answer(self, client, request, fault, answer, body):
         same = (request.method, request.path, request.query, request.headers.get("range"))
