@@ -8,7 +8,7 @@ use crate::words::attribute::{FileAttributes, Mtime};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -166,6 +166,25 @@ impl FileSource {
     }
 }
 
+impl FileSource {
+    /// Reads past the page cache, which reads whole pages, and of a page with one bad sector nothing. For whole sectors only.
+    fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        // What devices want of addresses is a page at most.
+        const ALIGNMENT: usize = 4096;
+        let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&self.path)?;
+        let (now, then) = (file.metadata()?, self.file.metadata()?);
+        if now.rdev() != then.rdev() {
+            return Err(io::Error::other("the path leads to another device now"));
+        }
+        let mut room = vec![0; buffer.len() + ALIGNMENT];
+        let start = room.as_ptr().align_offset(ALIGNMENT);
+        let aligned = &mut room[start..start + buffer.len()];
+        file.read_exact_at(aligned, offset)?;
+        buffer.copy_from_slice(aligned);
+        Ok(())
+    }
+}
+
 impl Source for FileSource {
     fn describe(&self) -> String {
         self.path.display().to_string()
@@ -213,7 +232,12 @@ impl Source for FileSource {
         let absent = page_cache::absent(&self.file, &range);
         let read = self.read_all(offset, buffer);
         page_cache::forget(&self.file, &absent);
-        read
+        match read {
+            Err(error) if error.is_bad_medium() && self.is_device => {
+                self.read_direct(offset, buffer).map_err(|_| error)
+            }
+            read => read,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+import shlex
 import shutil
 
 from lab import guest
@@ -12,6 +13,7 @@ from lab.house import HOME, house
 from lab.pages import TOP, Shell, read
 from lab.shell import check, equal, needs, pattern, same
 from lab.table import NAMES
+from services import understood
 
 # The test's machine has no boot loader: kernel and initramfs are given to it. All else is the reader's command.
 QEMU = """#!/bin/sh
@@ -310,6 +312,28 @@ def other_pages(w, samples):
             h.at("/etc/shown.toml").write_text(text)
             h.inside("chmod", "600", "/etc/shown.toml")
             h.inside("backyfs", "--config", "/etc/shown.toml", "--target", "dir:/srv/backup", "--key-file", "/etc/backyfs.key", "ls")
+
+
+@test(mounted=False)
+def commands_in_running_text_are_known(w, samples):
+    """What stands between the lines, where no shell runs it: the program knows the command, its options, and how many things it takes."""
+    pages = [TOP / "README.md", *sorted(TOP.glob("docs/*.md"))]
+    spans = {span for page in pages for span in re.findall(r"`(backyfs [^`]+)`", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S))}
+    # A text that is hashed, and no command.
+    spans.remove("backyfs recovery key")
+    check(len(spans) > 25, spans)
+    for span in spans:
+        words = shlex.split(span)[1:]
+        # An option that is named without its value.
+        understood(w, words + ["1s"] if words[-1] == "--timeout" else words)
+    known = set(re.findall(r"--[a-z][a-z0-9-]+", (TOP / "tests/help.txt").read_text()))
+    text = (TOP / "docs/commands.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z0-9-]+", text))
+    equal(sorted(named - known), [], "options that docs/commands.md names and no command has")
+    # Settings are named by their keys, those of buckets in docs/targets.md.
+    text += (TOP / "docs/targets.md").read_text()
+    unnamed = {flag for flag in known - named if f"`{flag[2:].removeprefix('s3-')}`" not in text}
+    equal(sorted(unnamed - {"--version", "--verbose", "--options"}), [], "options that no document names")
 
 
 @test(mounted=False)

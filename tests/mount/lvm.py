@@ -66,8 +66,8 @@ cat > /tmp/table <<TABLE
 8191 3 error
 8194 90110 linear /dev/vg/thick 8194
 TABLE
-dmsetup create worn --noudevsync /tmp/table > /dev/null 2>&1 || dmsetup create worn /tmp/table || fail create a worn disk
-[ "$(blockdev --getss /dev/mapper/worn)" = 512 ] || fail "sectors of $(blockdev --getss /dev/mapper/worn)"
+made() { dmsetup create --noudevrules --noudevsync "$1" /tmp/table && dmsetup mknodes "$1" && [ -b "/dev/mapper/$1" ] || fail "there is no /dev/mapper/$1"; }
+made worn
 if backyfs backup /dev/mapper/worn worn > /tmp/uid 2> /tmp/said; then code=0; else code=$?; fi
 [ "$code" = 5 ] || fail "code $code of a disk with bad sectors: $(cat /tmp/said)"
 backyfs show worn --json | grep -q 'offset 4193792 (1536 bytes)' || fail "other sectors: $(backyfs show worn --json)"
@@ -81,17 +81,17 @@ if cp /dev/mapper/worn /tmp/out 2>/dev/null; then fail the disk is not worn; fi
 rm -f /tmp/out
 backyfs backup --skip-errors /dev/mapper/worn skipped > /tmp/uid 2> /tmp/said || fail "--skip-errors: $(cat /tmp/said)"
 # It is replaced by a good one: these sectors are read again, even when nothing is said to have changed.
-dmsetup remove worn; echo "0 98304 linear /dev/vg/thick 0" > /tmp/table; dmsetup create worn /tmp/table || fail create a good disk
+dmsetup remove --noudevrules --noudevsync worn; echo "0 98304 linear /dev/vg/thick 0" > /tmp/table; made worn
 echo '[]' > /tmp/hints
 backyfs -q backup --hints /tmp/hints /dev/mapper/worn worn > /tmp/said 2>&1 || fail "after it was replaced: $(cat /tmp/said)"
 backyfs -q restore worn /tmp/out && cmp /tmp/out /dev/vg/thick || fail sectors that were bad were not read again
-rm -f /tmp/out /tmp/want; dmsetup remove worn
+rm -f /tmp/out /tmp/want; dmsetup remove --noudevrules --noudevsync worn
 # More than 64 MiB that cannot be read is a disk that is broken.
-printf '0 20480 zero\n20480 143360 error\n' > /tmp/table; dmsetup create broken /tmp/table || fail create a broken disk
+printf '0 20480 zero\n20480 143360 error\n' > /tmp/table; made broken
 if backyfs backup /dev/mapper/broken broken > /tmp/uid 2> /tmp/said; then code=0; else code=$?; fi
 [ "$code" = 5 ] || fail "code $code of a broken disk: $(cat /tmp/said)"
 if backyfs show broken > /dev/null 2>&1; then fail a broken disk was published; fi
-dmsetup remove broken
+dmsetup remove --noudevrules --noudevsync broken
 echo "GUEST-WORN told"
 
 # Thin: the snapshot is kept, and the next backup reads what changed.

@@ -32,6 +32,53 @@ def install(m):
     m.inside(m.w.binary, "manuals", "/usr")
 
 
+def allowed(unit):
+    """The system calls that a unit allows, as systemd-analyze spells out its groups."""
+    groups, name = {}, None
+    for line in sh("systemd-analyze", "syscall-filter").stdout.decode().splitlines():
+        if line.startswith("@"):
+            name, groups[line.strip()] = line.strip(), []
+        elif name and line.strip() and not line.strip().startswith("#"):
+            groups[name].append(line.strip())
+
+    def calls(word):
+        return {call for member in groups[word] for call in calls(member)} if word.startswith("@") else {word}
+
+    words = [word for line in unit.read_text().splitlines() if line.startswith("SystemCallFilter=") for word in line.partition("=")[2].split()]
+    check(words, f"{unit.name} filters")
+    # What systemd allows everybody.
+    return {call for word in ["@default", *words] for call in calls(word)}
+
+
+@test(mounted=False)
+def the_units_allow_what_the_program_calls(w, samples):
+    """A call that a unit's filter does not know fails with EPERM, and what it was for silently does not happen."""
+    needs("systemd-analyze", "strace")
+    w.run("init")
+    trace = ["strace", "-f", "-qq", "-o", w.root / "trace"]
+
+    def made():
+        return set(re.findall(r"^\d+ +(?:<\.\.\. )?(\w+)[ (]", (w.root / "trace").read_text(errors="replace"), re.M))
+
+    for verb, *words in (("backup", samples / "disk.img", "vm"), ("scrub", "--percent", "16"), ("prune",), ("gc",)):
+        sh(*trace, w.binary, verb, *words, env=w.env)
+        equal(sorted(made() - allowed(CONTRIB / f"systemd/backyfs-{verb}.service")), [], f"{verb} calls what its unit does not allow")
+    check("mincore" not in made(), "only what reads sources asks what is in memory")
+    daemon = subprocess.Popen([*map(str, trace), w.binary, "mount", "--foreground", str(w.mnt)], env=w.env, stderr=subprocess.DEVNULL)
+    try:
+        eventually("it is mounted", lambda: os.path.ismount(w.mnt), 20)
+        sh("cp", samples / "disk.img", w.incoming("two"))
+        with open(w.data("two"), "r+b") as f:
+            f.write(b"overlay")
+            os.fsync(f.fileno())
+        for path in (w.mnt / "status").iterdir():
+            path.read_bytes()
+    finally:
+        w.down()
+        daemon.wait(20)
+    equal(sorted(made() - allowed(CONTRIB / "systemd/backyfs-mount@.service")), [], "a mount calls what its unit does not allow")
+
+
 @test(mounted=False)
 def systemd_accepts_the_units(w, samples):
     needs("systemd-analyze")
