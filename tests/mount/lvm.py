@@ -70,9 +70,10 @@ made() { dmsetup create --noudevrules --noudevsync "$1" /tmp/table && dmsetup mk
 made worn
 if backyfs backup /dev/mapper/worn worn > /tmp/uid 2> /tmp/said; then code=0; else code=$?; fi
 [ "$code" = 5 ] || fail "code $code of a disk with bad sectors: $(cat /tmp/said)"
-backyfs show worn --json | grep -q 'offset 4193792 (1536 bytes)' || fail "other sectors: $(backyfs show worn --json)"
-backyfs show worn --json | grep -q incomplete || fail it counts as whole
-backyfs -q restore worn /tmp/out > /tmp/said 2>&1 || true
+backyfs show "$(cat /tmp/uid)" --json > /tmp/shown
+grep -q 'offset 4193792 (1536 bytes)' /tmp/shown || fail "other sectors: $(cat /tmp/shown)"
+grep -q incomplete /tmp/shown || fail it counts as whole
+backyfs -q restore "$(cat /tmp/uid)" /tmp/out > /tmp/said 2>&1 || fail restore what could be read
 dd if=/dev/vg/thick of=/tmp/want bs=1M 2>/dev/null
 dd if=/dev/zero of=/tmp/want bs=512 seek=8191 count=3 conv=notrunc 2>/dev/null
 cmp /tmp/out /tmp/want || fail what lies beside bad sectors differs
