@@ -109,6 +109,15 @@ impl MountOptions {
             | "suid"
             | "nodev"
             | "nosuid"
+            // What other filesystems are told in a line of fstab, and changes nothing here.
+            | "lazytime"
+            | "nolazytime"
+            | "iversion"
+            | "noiversion"
+            | "mand"
+            | "nomand"
+            | "silent"
+            | "loud"
             | "" => {}
             _ if IGNORED.iter().any(|prefix| option.starts_with(prefix)) => {}
             _ => match option.strip_prefix("fsname=") {

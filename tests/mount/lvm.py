@@ -88,7 +88,7 @@ backyfs -q backup --hints /tmp/hints /dev/mapper/worn worn > /tmp/said 2>&1 || f
 backyfs -q restore worn /tmp/out && cmp /tmp/out /dev/vg/thick || fail sectors that were bad were not read again
 rm -f /tmp/out /tmp/want; dmsetup remove --noudevrules --noudevsync worn
 # More than 64 MiB that cannot be read is a disk that is broken.
-printf '0 20480 zero\n20480 143360 error\n' > /tmp/table; made broken
+printf '0 20480 linear /dev/vg/thick 0\n20480 143360 error\n' > /tmp/table; made broken
 if backyfs backup /dev/mapper/broken broken > /tmp/uid 2> /tmp/said; then code=0; else code=$?; fi
 [ "$code" = 5 ] || fail "code $code of a broken disk: $(cat /tmp/said)"
 if backyfs show broken > /dev/null 2>&1; then fail a broken disk was published; fi

@@ -195,6 +195,8 @@ mod taken_out {
         packs_condemned_meanwhile_are_deleted: ListAsRead in TWO_COLLECT;
         a_missing_map_node_of_a_version_is_skipped:
             StoppingForUnreadable in Cast { flaky: true, version: true, packs: &[ROOT, BLOCK], ..ONE_EACH };
+        a_missing_map_node_of_a_record_without_ok_is_skipped:
+            StoppingForUnreadable in Cast { flaky: true, packs: &[ROOT, BLOCK], ..ONE_EACH };
         what_seems_missing_is_not_looked_for_again: ReadingAgain in Cast { packs: &[ROOT, BLOCK], ..TWO_COLLECT };
         the_index_of_a_check_is_newer_than_its_list: IndexBeforeList in Cast { writers: 2, dies: true, packs: &[ROOT, BLOCK], opening: ROOT_IS_GOING, ..TWO_COLLECT };
         a_check_that_stored_something_is_not_repeated: Repeating in TWO_COLLECT;
