@@ -135,6 +135,35 @@ def a_program_without_libraries(w, samples):
     check("cannot be reached" in refused and "refused" in refused.lower(), refused)
 
 
+# Stand-ins that say what would be built; the Rust of the tests has no musl.
+STAND_INS = {
+    "rustc": 'case "$*" in *target-libdir*musl*) echo "$STAND/lib" ;; *) echo /nowhere ;; esac',
+    "musl-gcc": "exit 0",
+    "strip": "exit 0",
+    "cargo": 'while [ $# -gt 0 ]; do case $1 in --target) target=$2 ;; --target-dir) to=$2 ;; --features) exit 1 ;; esac; shift; done\n'
+    'mkdir -p "$to/$target/release"; echo "$target $RUSTFLAGS" > "$to/$target/release/backyfs"',
+}
+
+
+@test(mounted=False)
+def musl_is_taken_where_it_is(w, samples):
+    place = w.root / "stand"
+    (place / "bin").mkdir(parents=True)
+    for name, body in STAND_INS.items():
+        (place / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (place / "bin" / name).chmod(0o755)
+    env = {**os.environ, "STAND": str(place), "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "CARGO_TARGET_DIR": str(w.root / "target"), "RUSTFLAGS": ""}
+
+    def built():
+        said = sh(TOP / "contrib/static", w.root / "out", env=env).stdout.decode()
+        return re.search(r"static, with (\w+) \((\S+)\)", said).groups(), (w.root / "out/backyfs").read_text().split()
+
+    machine = os.uname().machine
+    equal(built()[0][0], "glibc", "there is a compiler, and no target")
+    (place / "lib").mkdir()
+    equal(built(), (("musl", f"{machine}-unknown-linux-musl"), [f"{machine}-unknown-linux-musl", "-C", "target-feature=+crt-static"]), "both are there")
+
+
 @test(mounted=False, seconds=3600, slow=True)
 def cargo_installs_it(w, samples):
     needs("cargo")
