@@ -169,7 +169,17 @@ fn choose(repo: &Repository, base: &ImageReader, unchanged: &[Range<u64>]) -> Re
             let with_data = base.next_data(near / FANOUT * FANOUT * base.image().block_size.bytes_u64())?;
             let leaf = with_data.map(|at| lots.beside(base.image().block_size.index_of(at)));
             let leaf = leaf.filter(|leaf| leaf.total > 0).unwrap_or_else(|| lots.beside(near));
-            chosen.by_map.extend((0..OF_EACH_KIND).map(|_| leaf.draw()));
+            let mut data = Vec::new();
+            for index in leaf.runs.iter().cloned().flatten() {
+                // The leaf is in memory by now.
+                if !base.block_id(index)?.is_hole() {
+                    data.push(index);
+                }
+            }
+            let data = Lots::new(repo, data.into_iter().map(|index| index..index + 1).collect());
+            let of_data = if data.total > 0 { &data } else { &leaf };
+            let half = OF_EACH_KIND / 2;
+            chosen.by_map.extend((0..half).map(|_| of_data.draw()).chain((0..half).map(|_| leaf.draw())));
         }
         // What lies beside a change lies mostly below a leaf that the change needs, too; the two ends of the image do not.
         let ends = [0, base.image().block_count() - 1];

@@ -134,7 +134,11 @@ impl Repository {
         };
         // What is left of a version, for statistics, as far as this host knows it.
         let left = match object {
-            Object::Tombstone(_) => self.core.catalog.removed()?.into_iter().find(|left| left.record.uid == uid),
+            Object::Tombstone(_) => {
+                let known =
+                    self.core.catalog.removed().inspect_err(|error| tracing::warn!("statistics are left out: {error}"));
+                known.unwrap_or_default().into_iter().find(|left| left.record.uid == uid)
+            }
             _ => None,
         };
         let plain = left.as_ref().map(removed::encode).unwrap_or_default();

@@ -199,7 +199,8 @@ impl Repository {
     fn is_described(&self, catalog: &Catalog, pack: &PackContents) -> Result<bool, RepoError> {
         for block in &pack.blocks {
             let known = catalog.all_locations(&block.id)?;
-            if !known.iter().any(|known| (known.pack, known.offset) == (pack.pack, block.offset)) {
+            let here = (pack.pack, block.offset, block.frame_len);
+            if !known.iter().any(|known| (known.pack, known.offset, known.frame_len) == here) {
                 return Ok(false);
             }
         }

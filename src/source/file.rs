@@ -36,6 +36,9 @@ pub fn sector_bytes(device: &File) -> u32 {
     u32::try_from(bytes).ok().filter(|bytes| asked.is_ok() && bytes.is_power_of_two()).unwrap_or(512)
 }
 
+/// What the page cache reads at least, and devices want of addresses at most.
+const PAGE_BYTES: usize = 4096;
+
 /// A file or block device by its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileVolume {
@@ -169,15 +172,13 @@ impl FileSource {
 impl FileSource {
     /// Reads past the page cache, which reads whole pages, and of a page with one bad sector nothing. For whole sectors only.
     fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        // What devices want of addresses is a page at most.
-        const ALIGNMENT: usize = 4096;
         let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&self.path)?;
         let (now, then) = (file.metadata()?, self.file.metadata()?);
         if now.rdev() != then.rdev() {
             return Err(io::Error::other("the path leads to another device now"));
         }
-        let mut room = vec![0; buffer.len() + ALIGNMENT];
-        let start = room.as_ptr().align_offset(ALIGNMENT);
+        let mut room = vec![0; buffer.len() + PAGE_BYTES];
+        let start = room.as_ptr().align_offset(PAGE_BYTES);
         let aligned = &mut room[start..start + buffer.len()];
         file.read_exact_at(aligned, offset)?;
         buffer.copy_from_slice(aligned);
@@ -233,7 +234,8 @@ impl Source for FileSource {
         let read = self.read_all(offset, buffer);
         page_cache::forget(&self.file, &absent);
         match read {
-            Err(error) if error.is_bad_medium() && self.is_device => {
+            // What is longer is taken apart anyway, and each read of a bad place takes a disk seconds.
+            Err(error) if error.is_bad_medium() && self.is_device && buffer.len() <= PAGE_BYTES => {
                 self.read_direct(offset, buffer).map_err(|_| error)
             }
             read => read,

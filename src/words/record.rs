@@ -197,6 +197,7 @@ impl PackContents {
             return false;
         }
         self.blocks.extend(other.blocks.iter().copied());
+        // Nearly in order already.
         self.blocks.sort_by_key(|block| block.offset);
         self.blocks.dedup();
         true

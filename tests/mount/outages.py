@@ -108,6 +108,7 @@ def a_cluster_that_hangs_and_comes_back(w, samples):
         os.close(source)
         # It is back: everything goes on, and nothing is left of what failed.
         eventually("the cluster is listed again", lambda: "vm" in listed(folder), 60)
+        eventually("and its image can be looked at", lambda: size_of(folder / "vm") == SIZE, 60)
         sh("cp", folder / "vm", w.incoming("vm"))
         same(w.root / "disk", w.original("vm"))
         sh("cp", w.original("fine"), folder / "new")
@@ -124,6 +125,13 @@ def listed(folder):
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def size_of(path):
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 @test(mounted=False, seconds=400)

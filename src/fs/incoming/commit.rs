@@ -76,8 +76,8 @@ impl Incoming {
         // A broken or temporary draft, or one that is empty, is kept as a draft; an empty one not even that.
         let by = if let Purpose::Publish(by) = purpose { by } else { None };
         let outcome = match publish && settled.image.size_bytes > 0 {
-            true => self.publish(file, image, &settled, by),
-            false => self.make_durable(file, image, &settled),
+            true => self.publish(file, image, &settled, by, unfinished),
+            false => self.make_durable(file, image, &settled, unfinished),
         };
         outcome.map_err(|error| self.failed(file, image, &error))
     }
@@ -105,13 +105,14 @@ impl Incoming {
         image: &Arc<DraftImage>,
         settled: &Settled,
         by: Option<ProcessId>,
+        unfinished: Option<Broken>,
     ) -> Result<(), RepoError> {
         let mut state = file.state.lock();
         let name = state.name.clone();
         if !self.is_publishable(&state) {
             // A writer died while it was stored.
             drop(state);
-            return self.make_durable(file, image, settled);
+            return self.make_durable(file, image, settled, unfinished);
         }
         let Some(work) = state.work_of(image) else { return Ok(()) };
         if work.error.is_some() {
@@ -176,9 +177,24 @@ impl Incoming {
         Ok(())
     }
 
-    fn make_durable(&self, file: &Arc<File>, image: &Arc<DraftImage>, settled: &Settled) -> Result<(), RepoError> {
+    /// `before` is how far writers were before the image was settled. Writers go on meanwhile, so the record says the worse of then
+    /// and now: whoever goes on from there must not leave out what was not stored.
+    fn make_durable(
+        &self,
+        file: &Arc<File>,
+        image: &Arc<DraftImage>,
+        settled: &Settled,
+        before: Option<Broken>,
+    ) -> Result<(), RepoError> {
         let mut state = file.state.lock();
-        let unfinished = state.unfinished();
+        let unfinished = match (before, state.unfinished()) {
+            (Some(then), Some(now)) => Some(Broken { at: then.at.min(now.at), ..now }),
+            // Who has died since had closed it before.
+            (None, now) if state.work.as_ref().is_some_and(|work| work.broken.is_some()) => now,
+            // Whoever came since has nothing in it.
+            (None, now) => now.map(|now| Broken { at: 0, ..now }),
+            (then, None) => then,
+        };
         let name = state.name.clone();
         let Some(work) = state.work_of(image) else { return Ok(()) };
         if work.error.is_some() {
@@ -192,10 +208,10 @@ impl Incoming {
             return Ok(());
         }
         let now = self.repo.clock().now();
-        let before = work.record.clone();
+        let older = work.record.clone();
         let whole = settled.image.size_bytes;
         let (snapshot, reached) =
-            draft_snapshot(work).map_or((String::new(), whole), |(name, at)| (name, at.min(whole)));
+            draft_snapshot(work, settled).map_or((String::new(), whole), |(name, at)| (name, at.min(whole)));
         let record = Record {
             uid: self.repo.clock().uid_at(now),
             kind: RecordKind::Draft,
@@ -203,14 +219,14 @@ impl Incoming {
             host: self.repo.host(),
             image: settled.image,
             base: work.base,
-            supersedes: before.as_ref().map_or(Uid::NIL, |record| record.uid),
+            supersedes: older.as_ref().map_or(Uid::NIL, |record| record.uid),
             draft: work.draft.id(),
             start: work.start,
             broken: unfinished.map(|broken| Broken { at: broken.at.min(reached), ..broken }),
             attributes: attributes(&name, work, snapshot),
             stats: settled.stats,
         };
-        let relatives: Vec<_> = work.relative.into_iter().chain(before.as_ref().map(|record| record.image)).collect();
+        let relatives: Vec<_> = work.relative.into_iter().chain(older.as_ref().map(|record| record.image)).collect();
         drop(state);
         self.repo.publish(&record, &relatives)?;
         let mut state = file.state.lock();
@@ -225,8 +241,8 @@ impl Incoming {
             other.record = Some(record);
         }
         drop(state);
-        if let Some(before) = before {
-            self.tidy(self.repo.remove_record(RecordKind::Draft, before.uid), "an older record of a draft");
+        if let Some(older) = older {
+            self.tidy(self.repo.remove_record(RecordKind::Draft, older.uid), "an older record of a draft");
         }
         Ok(())
     }
@@ -265,13 +281,13 @@ impl Incoming {
 
 /// The snapshot that a version is all of.
 fn published_snapshot(work: &Work, settled: &Settled) -> String {
-    let whole = work.copied_from().filter(|origin| origin.is_whole(&settled.image));
+    let whole = work.copied_from(settled.changes).filter(|origin| origin.is_whole(&settled.image));
     whole.and_then(|origin| origin.session.snapshot_name()).unwrap_or_default().to_owned()
 }
 
 /// The snapshot that a draft is the beginning of, and how far; nobody may take what lies behind for a copy of it.
-fn draft_snapshot(work: &Work) -> Option<(String, u64)> {
-    let origin = work.copied_from()?;
+fn draft_snapshot(work: &Work, settled: &Settled) -> Option<(String, u64)> {
+    let origin = work.copied_from(settled.changes)?;
     Some((origin.session.snapshot_name()?.to_owned(), origin.reached))
 }
 

@@ -82,8 +82,8 @@ pub struct Work {
     pub published: Option<Published>,
     /// When the first change came.
     pub began: Stamp,
-    /// How many changes of the content have begun that were no copies from a source.
-    pub writes: u64,
+    /// How many changes of the content have begun.
+    pub begun: u64,
     /// The source it is a copy of, while it is nothing else.
     pub origin: Option<Origin>,
 }
@@ -94,14 +94,16 @@ pub struct Origin {
     pub session: Arc<Session>,
     /// It is the source up to here.
     pub reached: u64,
-    /// [`Work::writes`] when it began; any other makes it something else.
-    pub writes: u64,
+    /// [`Work::begun`] with the last part of it; any other change makes it something else.
+    pub begun: u64,
+    /// Count of changes of the image that are contained in it. What was settled at another count is not as far, or further.
+    pub changes: u64,
 }
 
 impl Work {
-    /// What it is a copy of, if nobody else has written to it.
-    pub fn copied_from(&self) -> Option<&Origin> {
-        self.origin.as_ref().filter(|origin| origin.writes == self.writes)
+    /// What an image that was settled at so many changes is a copy of, if nobody else has written to it.
+    pub fn copied_from(&self, changes: u64) -> Option<&Origin> {
+        self.origin.as_ref().filter(|origin| origin.begun == self.begun && origin.changes == changes)
     }
 }
 
@@ -167,7 +169,12 @@ impl Work {
     /// Whether its record says that it is whole while it is not, or the other way round.
     pub fn record_misleads(&self, unfinished: Option<&Broken>) -> bool {
         let Some(record) = &self.record else { return false };
-        record.broken.is_some() != unfinished.is_some() || (self.broken.is_some() && record.broken != self.broken)
+        let is_other = match (&record.broken, &self.broken) {
+            // What it says may be less: not all of it was a copy, or stored.
+            (Some(told), Some(broken)) => told.reason != broken.reason || told.at > broken.at,
+            (_, broken) => broken.is_some(),
+        };
+        record.broken.is_some() != unfinished.is_some() || is_other
     }
 
     /// Whether something is not durable yet.

@@ -167,18 +167,6 @@ impl Incoming {
         fh: Option<Fh>,
         change: impl FnOnce(&Arc<DraftImage>, bool) -> Answer<Option<(u64, u64)>>,
     ) -> Answer<()> {
-        self.modify_as(By::Writer, file, caller, fh, change)
-    }
-
-    /// As [`Self::modify`], by whom it is said to be.
-    pub(super) fn modify_as(
-        &self,
-        by: By,
-        file: &Arc<File>,
-        caller: Caller,
-        fh: Option<Fh>,
-        change: impl FnOnce(&Arc<DraftImage>, bool) -> Answer<Option<(u64, u64)>>,
-    ) -> Answer<()> {
         let mut state = file.state.lock();
         let process = writer_of(&mut state, fh, caller);
         if let Err(error) = self.first_change(&mut state, process) {
@@ -193,8 +181,8 @@ impl Incoming {
         if let Some(error) = work.error {
             return Err(error);
         }
-        // Before the first byte of it: whoever looks meanwhile must not take it for the source's.
-        work.writes += u64::from(by == By::Writer);
+        // Before the first byte of it: whoever looks meanwhile must not take it for somebody else's.
+        work.begun += 1;
         let image = Arc::clone(&work.image);
         state.writing += 1;
         drop(state);
@@ -235,15 +223,6 @@ impl Incoming {
             }
         }
     }
-}
-
-/// Who changes a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
-    /// A program, with bytes of its own.
-    Writer,
-    /// A copy from a source.
-    Copy,
 }
 
 impl Work {

@@ -173,7 +173,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: now,
-            writes: 0,
+            begun: 0,
             origin: None,
         });
         Ok(())
@@ -222,7 +222,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: record.created,
-            writes: 0,
+            begun: 0,
             origin: None,
         })
     }
@@ -248,7 +248,7 @@ impl Incoming {
             writers: std::collections::BTreeSet::new(),
             published: None,
             began: self.repo.clock().now(),
-            writes: 0,
+            begun: 0,
             origin: None,
         })
     }

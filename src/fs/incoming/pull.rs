@@ -2,7 +2,6 @@
 
 use crate::fs::incoming::Incoming;
 use crate::fs::incoming::file::Origin;
-use crate::fs::incoming::io::By;
 use crate::fs::seam::{Answer, Caller, Fh};
 use crate::image::DraftImage;
 use crate::ops::snapshots::Session;
@@ -45,26 +44,35 @@ impl Incoming {
         }
         let name = state.name.clone();
         let left = state.work.as_ref().and_then(|work| work.record.clone());
-        let writes = state.work.as_ref().map_or(0, |work| work.writes);
+        let begun = state.work.as_ref().map_or(0, |work| work.begun);
         let is_alone = state.writing == 0;
         drop(state);
         let mut copied = 0;
         let mut target = None;
-        self.modify_as(By::Copy, &file, into.caller, Some(into.fh), |image, _| {
+        let mut changes = 0;
+        self.modify(&file, into.caller, Some(into.fh), |image, _| {
             copied = copy(image, &name, left.as_ref())?;
+            changes = image.changes();
             target = Some(Arc::clone(image));
             Ok(Some((into.offset, into.offset + copied)))
         })?;
         let mut state = file.state.lock();
         let Some(work) = target.as_ref().and_then(|image| state.work_of(image)) else { return Ok(copied) };
         let goes_on = |origin: &Origin| {
-            Arc::ptr_eq(&origin.session, into.session) && origin.reached == into.offset && origin.writes == writes
+            Arc::ptr_eq(&origin.session, into.session) && origin.reached == into.offset && origin.begun == begun
         };
         let begins = into.offset == 0 && work.origin.is_none();
         let before = work.origin.take();
-        let is_copy = is_alone && into.from == into.offset && (before.as_ref().is_some_and(goes_on) || begins);
-        work.origin =
-            is_copy.then(|| Origin { session: Arc::clone(into.session), reached: into.offset + copied, writes });
+        let is_copy = is_alone
+            && work.begun == begun + 1
+            && into.from == into.offset
+            && (before.as_ref().is_some_and(goes_on) || begins);
+        work.origin = is_copy.then(|| Origin {
+            session: Arc::clone(into.session),
+            reached: into.offset + copied,
+            begun: work.begun,
+            changes,
+        });
         drop(state);
         // The end of a session may remove a snapshot: not under a lock.
         drop(before);

@@ -24,12 +24,14 @@ use crate::repo::{RepoError, Repository};
 use crate::words::attribute::{AttributeChange, AttributeEntry};
 use crate::words::ids::{BatchId, PackId, Uid};
 use crate::words::monitor::Monitor;
-use crate::words::record::{PackContents, Record, Verdict};
+use crate::words::record::{PackContents, PackedBlock, Record, Verdict};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Packs that one new index fragment speaks of.
 const PACKS_PER_FRAGMENT: usize = 256;
+/// Ranges that a repair lists beyond those of every version: some 20 MB.
+const SPARE_RANGES: usize = 100_000;
 
 /// One thing to be done. Each can be repeated.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +92,7 @@ pub struct Plan {
     /// What cannot be repaired, and why.
     pub hopeless: Vec<BadObject>,
     /// What packs that are to be described hold.
-    contents: BTreeMap<PackId, PackContents>,
+    contents: Vec<PackContents>,
 }
 
 /// What a repair did, or would do.
@@ -205,12 +207,16 @@ impl Plan {
             };
             let Some(mut found) = found else { continue };
             // What the catalog knows beyond it, as far as it can be true of a pack that says this.
-            for block in from_catalog.remove(pack).unwrap_or_default() {
-                let known = PackContents { blocks: vec![block], ..found };
-                found.join(&known);
-            }
+            // What the catalog knows beyond it; what cannot be true of a pack that says this stays a description of its own.
+            let mut known = from_catalog.remove(pack).unwrap_or_default();
+            known.sort_by_key(|block| block.offset);
+            let (fits, other): (Vec<_>, Vec<_>) = known.into_iter().partition(|block| found.has_room_for(block));
+            let of_pack = |blocks| PackContents { blocks, ..found };
+            let (fits, other) = (of_pack(without_overlaps(fits)), of_pack(without_overlaps(other)));
+            found.join(&fits);
             let remedy = format!("its {} blocks are written into the index", found.blocks.len());
-            self.contents.insert(*pack, found);
+            self.contents.push(found);
+            self.contents.extend(Some(other).filter(|other| !other.blocks.is_empty()));
             self.add(Deed::Index(*pack), object, problem, &remedy);
         }
         let reports = catalog.damage_reports().map_err(RepoError::from)?;
@@ -305,8 +311,7 @@ impl Plan {
     /// # Errors
     /// When target or catalog fail. Then it can be planned anew and repeated.
     pub fn execute(&self, repo: &Repository, interrupt: &Interrupt) -> Result<(), OpsError> {
-        let packs: Vec<PackContents> = self.contents.values().cloned().collect();
-        packs.chunks(PACKS_PER_FRAGMENT).try_for_each(|packs| repo.index_packs(packs))?;
+        self.contents.chunks(PACKS_PER_FRAGMENT).try_for_each(|packs| repo.index_packs(packs))?;
         let mut deeds: Vec<&Deed> = self.deeds.iter().collect();
         deeds.sort_by_key(|deed| deed.turn());
         for deed in deeds {
@@ -392,7 +397,7 @@ pub fn repair(
     (repaired.steps, repaired.hopeless) = (plan.steps, plan.hopeless);
     repaired.steps.splice(..0, directories);
     let gone: BTreeSet<PackId> = missing_packs(repo)?;
-    let mut assessor = Assessor::new(repo, *interrupt).without(gone).with_all_ranges();
+    let mut assessor = Assessor::new(repo, *interrupt).without(gone).with_more_ranges(SPARE_RANGES);
     let now = repo.clock().now().to_seconds_text();
     for version in repo.catalog().version_summaries().map_err(RepoError::from)? {
         let found = assessor.assess(&version.image)?;
@@ -415,6 +420,19 @@ pub fn repair(
         });
     }
     Ok(repaired)
+}
+
+/// Blocks in order of offset, of which each begins behind the one before: of two that overlap the first.
+fn without_overlaps(mut blocks: Vec<PackedBlock>) -> Vec<PackedBlock> {
+    let mut free_from = 0;
+    blocks.retain(|block| {
+        let is_free = u64::from(block.offset) >= free_from;
+        if is_free {
+            free_from = u64::from(block.offset) + u64::from(block.frame_len);
+        }
+        is_free
+    });
+    blocks
 }
 
 /// Packs that the index names and that are not there: a dry run has not told anybody of them yet.

@@ -25,7 +25,7 @@ pub struct Assessment {
     pub unseen: u64,
     /// Bytes that cannot be read.
     pub lost_bytes: u64,
-    /// Where they are: of each the first reason. At most [`RANGES_MAX`], unless all were asked for.
+    /// Where they are: of each the first reason. At most [`RANGES_MAX`], unless more were asked for.
     pub ranges: Vec<LostRange>,
 }
 
@@ -37,7 +37,8 @@ pub struct Assessor<'a> {
     /// chance once in 10^26.
     clean: HashMap<[u8; 16], u64>,
     gone: BTreeSet<PackId>,
-    ranges_max: usize,
+    /// Ranges that may be told beyond [`RANGES_MAX`] of each image.
+    spare_ranges: usize,
     pacer: Option<&'a Pacer>,
 }
 
@@ -50,13 +51,13 @@ impl<'a> Assessor<'a> {
     /// For images of one repository.
     pub fn new(repo: &'a Repository, interrupt: Interrupt) -> Self {
         let (clean, gone) = (HashMap::new(), BTreeSet::new());
-        Self { repo, interrupt, clean, gone, ranges_max: RANGES_MAX, pacer: None }
+        Self { repo, interrupt, clean, gone, spare_ranges: 0, pacer: None }
     }
 
-    /// Tells every range, however many there are.
+    /// Tells so many ranges more than [`RANGES_MAX`] of each image.
     #[must_use]
-    pub fn with_all_ranges(self) -> Self {
-        Self { ranges_max: usize::MAX, ..self }
+    pub fn with_more_ranges(self, spare_ranges: usize) -> Self {
+        Self { spare_ranges, ..self }
     }
 
     /// Reads maps no faster than this.
@@ -82,7 +83,12 @@ impl<'a> Assessor<'a> {
             let root = Place { level: image.depth().root_level(), first: 0 };
             found.unseen = self.node(image, image.root, standing, &root, &mut found)?;
         }
+        self.spare_ranges -= found.ranges.len().saturating_sub(RANGES_MAX);
         Ok(found)
+    }
+
+    fn ranges_max(&self) -> usize {
+        RANGES_MAX.saturating_add(self.spare_ranges)
     }
 
     fn standings(&self, ids: &[BlockId]) -> Result<Vec<Standing>, RepoError> {
@@ -115,11 +121,11 @@ impl<'a> Assessor<'a> {
             Ok(Ok(node)) => node,
             Ok(Err(error)) if !is_damage(&error) => return Err(error.into()),
             Ok(Err(error)) => {
-                found.lose(image, span, &error.to_string(), self.ranges_max);
+                found.lose(image, span, &error.to_string(), self.ranges_max());
                 return Ok(0);
             }
             Err(reason) => {
-                found.lose(image, span, &format!("map node {id}: {reason}"), self.ranges_max);
+                found.lose(image, span, &format!("map node {id}: {reason}"), self.ranges_max());
                 return Ok(0);
             }
         };
@@ -169,7 +175,7 @@ impl<'a> Assessor<'a> {
                 Err(error) => return Err(error.into()),
             },
         };
-        found.lose(image, index..index + 1, &format!("block {id}: {reason}"), self.ranges_max);
+        found.lose(image, index..index + 1, &format!("block {id}: {reason}"), self.ranges_max());
         Ok(0)
     }
 }

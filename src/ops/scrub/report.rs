@@ -161,7 +161,7 @@ impl VersionFinding {
         if told < self.lost_bytes {
             let _ = writeln!(
                 text,
-                "  {} bytes in more places; `backyfs repair --dry-run` lists all",
+                "  {} bytes in more places; `backyfs restore --skip-damaged` tells all of them",
                 self.lost_bytes - told
             );
         }
