@@ -98,7 +98,10 @@ impl Repository {
         let core = &self.core;
         let id = core.clock.fragment_id();
         let object = object_id(id.as_bytes(), &[]);
-        let sealed = core.sealer.seal_object(FrameKind::Fragment, object, &fragment::encode(packs));
+        let plain = fragment::encode(packs);
+        // One that nobody can read would stand in the place of what could be.
+        fragment::decode(&plain).map_err(RepoError::format(layout::fragment(id).as_str()))?;
+        let sealed = core.sealer.seal_object(FrameKind::Fragment, object, &plain);
         core.target.put(&layout::fragment(id), &[&sealed])?;
         core.monitor.count(Counter::FragmentsPut, 1);
         Ok(core.catalog.absorb_fragment(id, packs)?)

@@ -205,18 +205,11 @@ impl Plan {
                     None
                 }
             };
-            let Some(mut found) = found else { continue };
-            // What the catalog knows beyond it, as far as it can be true of a pack that says this.
-            // What the catalog knows beyond it; what cannot be true of a pack that says this stays a description of its own.
-            let mut known = from_catalog.remove(pack).unwrap_or_default();
-            known.sort_by_key(|block| block.offset);
-            let (fits, other): (Vec<_>, Vec<_>) = known.into_iter().partition(|block| found.has_room_for(block));
-            let of_pack = |blocks| PackContents { blocks, ..found };
-            let (fits, other) = (of_pack(without_overlaps(fits)), of_pack(without_overlaps(other)));
-            found.join(&fits);
-            let remedy = format!("its {} blocks are written into the index", found.blocks.len());
-            self.contents.push(found);
-            self.contents.extend(Some(other).filter(|other| !other.blocks.is_empty()));
+            let Some(found) = found else { continue };
+            let descriptions = descriptions(found, from_catalog.remove(pack).unwrap_or_default());
+            let blocks = descriptions.first().map_or(0, |found| found.blocks.len());
+            let remedy = format!("its {blocks} blocks are written into the index");
+            self.contents.extend(descriptions);
             self.add(Deed::Index(*pack), object, problem, &remedy);
         }
         let reports = catalog.damage_reports().map_err(RepoError::from)?;
@@ -422,17 +415,33 @@ pub fn repair(
     Ok(repaired)
 }
 
-/// Blocks in order of offset, of which each begins behind the one before: of two that overlap the first.
-fn without_overlaps(mut blocks: Vec<PackedBlock>) -> Vec<PackedBlock> {
-    let mut free_from = 0;
-    blocks.retain(|block| {
-        let is_free = u64::from(block.offset) >= free_from;
-        if is_free {
-            free_from = u64::from(block.offset) + u64::from(block.frame_len);
+/// What a pack says, with what the catalog knows beyond it. What cannot be true beside that, as when the pack was put in another's place, is
+/// a description of its own: whoever reads tries each. Behind the end of what is stored there is nothing, and whoever said so could not
+/// be read.
+fn descriptions(found: PackContents, mut known: Vec<PackedBlock>) -> Vec<PackContents> {
+    let end = |block: &PackedBlock| u64::from(block.offset) + u64::from(block.frame_len);
+    known.retain(|block| end(block) <= found.size_bytes);
+    known.sort_by_key(|block| block.offset);
+    let (mut all, mut layer) = (Vec::new(), found);
+    loop {
+        let (mut free_from, mut fits, mut rest) = (0, Vec::new(), Vec::new());
+        for block in known {
+            if u64::from(block.offset) >= free_from && layer.has_room_for(&block) {
+                free_from = end(&block);
+                fits.push(block);
+            } else {
+                rest.push(block);
+            }
         }
-        is_free
-    });
-    blocks
+        let empty = PackContents { blocks: Vec::new(), ..layer };
+        layer.join(&PackContents { blocks: fits, ..empty });
+        all.push(layer);
+        if rest.is_empty() {
+            return all;
+        }
+        // The first of them fits, so each turn leaves fewer.
+        (known, layer) = (rest, empty);
+    }
 }
 
 /// Packs that the index names and that are not there: a dry run has not told anybody of them yet.

@@ -2,6 +2,7 @@
 
 use super::give_up::give_up;
 use super::*;
+use crate::format::fragment;
 use crate::format::layout::{ASIDE, ATTRIBUTES, CONDEMNED, HEADER, INDEX, OK, PACKS, TOMBSTONES, VERSIONS};
 use crate::image::ImageReader;
 use crate::ops::backup::{Backup, backup};
@@ -14,6 +15,7 @@ use crate::target::DirTarget;
 use crate::target::through::Worn;
 use crate::words::attribute::Validity;
 use crate::words::clock::{Clock, SystemClock};
+use crate::words::ids::BlockId;
 use crate::words::monitor::Silent;
 use crate::words::name::Name;
 use crate::words::record::{BlockKind, RecordKind};
@@ -32,6 +34,32 @@ fn contents(world: &World) -> BTreeMap<String, Vec<u8>> {
 fn attributes(repo: &Repository) -> Vec<(Uid, crate::words::attribute::Attributes)> {
     let versions = repo.catalog().version_summaries().unwrap().into_iter();
     versions.map(|version| (version.uid, version.attributes)).collect()
+}
+
+#[test]
+fn descriptions_of_a_pack_can_be_read_whatever_is_known_of_it() {
+    let block = |id: u8, offset, frame_len| PackedBlock {
+        id: BlockId::from_bytes([id; 32]),
+        offset,
+        frame_len,
+        plain_len: 4096,
+    };
+    let pack = PackId::from_bytes([7; 32]);
+    let said = |blocks| PackContents { pack, kind: BlockKind::Data, size_bytes: 1000, blocks };
+    let found = said(vec![block(1, 32, 100), block(3, 300, 100)]);
+    let offsets = |known: Vec<PackedBlock>| -> Vec<Vec<u32>> {
+        let all = descriptions(found.clone(), known);
+        assert_eq!(fragment::decode(&fragment::encode(&all)).unwrap().packs, all);
+        all.iter().map(|pack| pack.blocks.iter().map(|block| block.offset).collect()).collect()
+    };
+    assert_eq!(offsets(vec![]), [[32, 300]]);
+    // What it says too, what lies between, and what was cut off.
+    assert_eq!(offsets(vec![block(9, 950, 100), block(2, 132, 168), block(1, 32, 100)]), [[32, 132, 300]],);
+    // Another pack in its place, and then two of them.
+    let other = [block(4, 32, 200), block(5, 232, 100), block(6, 500, 100)];
+    assert_eq!(offsets(other.to_vec()), [vec![32, 300, 500], vec![32, 232]]);
+    let third = [block(7, 40, 100), block(8, 140, 200)];
+    assert_eq!(offsets([&other[..], &third].concat()), [vec![32, 300, 500], vec![32, 232], vec![40, 140]]);
 }
 
 #[test]
