@@ -72,7 +72,7 @@ pub fn rescan(bytes: &[u8]) {
     let mut free_from = pack::HEADER_LEN as u64;
     for block in pack::rescan(bytes) {
         assert!(u64::from(block.offset) >= free_from);
-        free_from = u64::from(block.offset) + u64::from(block.frame_len);
+        free_from = block.end();
         assert!(free_from <= bytes.len() as u64);
     }
 }

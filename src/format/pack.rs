@@ -119,7 +119,7 @@ pub(super) fn read_blocks(reader: &mut Reader<'_>, end: u64) -> Result<Vec<Packe
         if block.plain_len > BlockSize::MAX.bytes() as u32 {
             return Err(reader.field("plain length", block.plain_len, "no block is that long"));
         }
-        free_from = u64::from(block.offset) + u64::from(block.frame_len);
+        free_from = block.end();
         if free_from > end {
             return Err(reader.field("frame length", block.frame_len, "the frame ends beyond its pack"));
         }

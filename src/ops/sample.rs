@@ -158,7 +158,8 @@ impl<'a> Lots<'a> {
 }
 
 fn choose(repo: &Repository, base: &ImageReader, unchanged: &[Range<u64>]) -> Result<Chosen, OpsError> {
-    let lots = Lots::of(repo, repo.block_size(), unchanged);
+    let size = repo.block_size();
+    let lots = Lots::of(repo, size, unchanged);
     let mut chosen = Chosen::default();
     if lots.total <= 3 * OF_EACH_KIND {
         chosen.by_map.extend(lots.runs.into_iter().flatten());
@@ -166,8 +167,8 @@ fn choose(repo: &Repository, base: &ImageReader, unchanged: &[Range<u64>]) -> Re
         // Each leaf of the map is a request: three are drawn, with data if there are such.
         for _ in 0..LEAVES {
             let near = lots.draw();
-            let with_data = base.next_data(near / FANOUT * FANOUT * base.image().block_size.bytes_u64())?;
-            let leaf = with_data.map(|at| lots.beside(base.image().block_size.index_of(at)));
+            let with_data = base.next_data(near / FANOUT * FANOUT * size.bytes_u64())?;
+            let leaf = with_data.map(|at| lots.beside(size.index_of(at)));
             let leaf = leaf.filter(|leaf| leaf.total > 0).unwrap_or_else(|| lots.beside(near));
             let mut data = Vec::new();
             for index in leaf.runs.iter().cloned().flatten() {

@@ -103,10 +103,9 @@ fn early(target: &dyn Target, error: TargetError) -> Early {
 /// Groups blocks, which are in order of offset, so that each group is read at once.
 fn windows(blocks: &[PackedBlock]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
-    let end_of = |block: &PackedBlock| u64::from(block.offset) + u64::from(block.frame_len);
     for (number, block) in blocks.iter().enumerate() {
         match groups.last_mut() {
-            Some(group) if end_of(block) - u64::from(blocks[group.start].offset) <= WINDOW_BYTES => {
+            Some(group) if block.end() - u64::from(blocks[group.start].offset) <= WINDOW_BYTES => {
                 group.end = number + 1;
             }
             _ => groups.push(number..number + 1),
@@ -134,10 +133,7 @@ impl Repository {
         };
         let blocks = &contents.blocks;
         let groups = windows(blocks);
-        let ends = groups.iter().map(|group| {
-            let last = &blocks[group.end - 1];
-            u64::from(last.offset) + u64::from(last.frame_len)
-        });
+        let ends = groups.iter().map(|group| blocks[group.end - 1].end());
         let (mut bad, mut seen) = (None::<String>, groups.iter());
         let mut plain = Vec::new();
         let hashed = stream(target, &layout::pack(id), ends.chain([size_bytes]), pace, &mut |start, bytes| {

@@ -177,7 +177,7 @@ impl Repository {
             }
             match self.inspect_pack(id, size_bytes) {
                 // What fragments say is true as far as it goes; a pack of which they say all needs no new one.
-                Ok(pack) if known.is_some() && self.is_described(catalog, &pack)? => {}
+                Ok(pack) if known.is_some() && is_described(catalog, &pack)? => {}
                 Ok(pack) => found.push(pack),
                 Err(error @ (RepoError::Format { .. } | RepoError::Seal { .. })) => {
                     learner.learned.unreadable.push(error.to_string());
@@ -195,18 +195,6 @@ impl Repository {
         Ok(())
     }
 
-    /// Whether every block of a pack is known to lie where it lies.
-    fn is_described(&self, catalog: &Catalog, pack: &PackContents) -> Result<bool, RepoError> {
-        for block in &pack.blocks {
-            let known = catalog.all_locations(&block.id)?;
-            let here = (pack.pack, block.offset, block.frame_len);
-            if !known.iter().any(|known| (known.pack, known.offset, known.frame_len) == here) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     fn index_found(&self, found: &mut Vec<PackContents>) -> Result<u64, RepoError> {
         let count = found.len() as u64;
         if count > 0 {
@@ -215,4 +203,16 @@ impl Repository {
         }
         Ok(count)
     }
+}
+
+/// Whether every block of a pack is known to lie where it lies.
+fn is_described(catalog: &Catalog, pack: &PackContents) -> Result<bool, RepoError> {
+    for block in &pack.blocks {
+        let known = catalog.all_locations(&block.id)?;
+        let here = (pack.pack, block.offset, block.frame_len);
+        if !known.iter().any(|known| (known.pack, known.offset, known.frame_len) == here) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

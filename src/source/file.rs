@@ -167,9 +167,7 @@ impl FileSource {
         }
         Ok(())
     }
-}
 
-impl FileSource {
     /// Reads past the page cache, which reads whole pages, and of a page with one bad sector nothing. For whole sectors only.
     fn read_direct(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&self.path)?;

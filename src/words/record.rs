@@ -179,14 +179,13 @@ pub struct PackContents {
 impl PackContents {
     /// Whether a block can lie in the pack beside those that are known: it is one of them, or where none of them is.
     pub fn has_room_for(&self, block: &PackedBlock) -> bool {
-        let end = |block: &PackedBlock| u64::from(block.offset) + u64::from(block.frame_len);
         let next = self.blocks.partition_point(|known| known.offset < block.offset);
         if self.blocks.get(next).is_some_and(|known| known == block) {
             return true;
         }
-        let before = next.checked_sub(1).is_none_or(|last| end(&self.blocks[last]) <= u64::from(block.offset));
+        let before = next.checked_sub(1).is_none_or(|last| self.blocks[last].end() <= u64::from(block.offset));
         let behind = self.blocks.get(next).map_or(self.size_bytes, |known| u64::from(known.offset));
-        before && end(block) <= behind
+        before && block.end() <= behind
     }
 
     /// Takes over what another description of the pack says beyond this one. When both cannot be true of one pack, which happens when a
@@ -215,4 +214,11 @@ pub struct PackedBlock {
     pub frame_len: u32,
     /// Bytes of its plaintext.
     pub plain_len: u32,
+}
+
+impl PackedBlock {
+    /// The offset behind its frame.
+    pub fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.frame_len)
+    }
 }

@@ -48,6 +48,10 @@ def guest():
     return os.environ["BACKYFS_TEST_S3_GUEST"].split(":")
 
 
+def guest_keys():
+    return dict(zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), guest()))
+
+
 def asked_as_guest(bucket, *request):
     """Status of a request of the guest."""
     owner = bucket.access, bucket.secret
@@ -66,7 +70,7 @@ def the_smallest_policy_is_enough(w, samples):
         policy = documented_policy(bucket, s.below)
         permit(bucket, policy)
         bucket.put("elsewhere", b"of others")
-        s.env["AWS_ACCESS_KEY_ID"], s.env["AWS_SECRET_ACCESS_KEY"] = guest()
+        s.env |= guest_keys()
         s.start()
         # Everything that a host does.
         sh("cp", disk, s.incoming("vm"))
@@ -95,7 +99,7 @@ def the_smallest_policy_is_enough(w, samples):
         permit(bucket, policy)
         before = s.objects()
         reader = Distant(w, "reader", prefix=s.below, bucket=bucket)
-        reader.env["AWS_ACCESS_KEY_ID"], reader.env["AWS_SECRET_ACCESS_KEY"] = guest()
+        reader.env |= guest_keys()
         reader.key.write_bytes(s.key.read_bytes())
         reader.key.chmod(0o600)
         equal(len(reader.json("ls", "vm")), 2, "versions that a reader sees")

@@ -100,13 +100,6 @@ pub struct Origin {
     pub changes: u64,
 }
 
-impl Work {
-    /// What an image that was settled at so many changes is a copy of, if nobody else has written to it.
-    pub fn copied_from(&self, changes: u64) -> Option<&Origin> {
-        self.origin.as_ref().filter(|origin| origin.begun == self.begun && origin.changes == changes)
-    }
-}
-
 impl Origin {
     /// Whether the image is all of the source.
     pub fn is_whole(&self, image: &ImageRef) -> bool {
@@ -175,6 +168,11 @@ impl Work {
             (_, broken) => broken.is_some(),
         };
         record.broken.is_some() != unfinished.is_some() || is_other
+    }
+
+    /// What an image that was settled at so many changes is a copy of, if nobody else has written to it.
+    pub fn copied_from(&self, changes: u64) -> Option<&Origin> {
+        self.origin.as_ref().filter(|origin| origin.begun == self.begun && origin.changes == changes)
     }
 
     /// Whether something is not durable yet.

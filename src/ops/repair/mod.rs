@@ -419,15 +419,14 @@ pub fn repair(
 /// a description of its own: whoever reads tries each. Behind the end of what is stored there is nothing, and whoever said so could not
 /// be read.
 fn descriptions(found: PackContents, mut known: Vec<PackedBlock>) -> Vec<PackContents> {
-    let end = |block: &PackedBlock| u64::from(block.offset) + u64::from(block.frame_len);
-    known.retain(|block| end(block) <= found.size_bytes);
+    known.retain(|block| block.end() <= found.size_bytes);
     known.sort_by_key(|block| block.offset);
     let (mut all, mut layer) = (Vec::new(), found);
     loop {
         let (mut free_from, mut fits, mut rest) = (0, Vec::new(), Vec::new());
         for block in known {
             if u64::from(block.offset) >= free_from && layer.has_room_for(&block) {
-                free_from = end(&block);
+                free_from = block.end();
                 fits.push(block);
             } else {
                 rest.push(block);

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 /// What a map node is counted as, sealed.
-const NODE_BYTES: u64 = 32 << 10;
+pub const NODE_BYTES: u64 = 32 << 10;
 
 /// How an image stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,32 +106,25 @@ impl<'a> Assessor<'a> {
     ) -> Result<u64, OpsError> {
         self.interrupt.check()?;
         let span = place.first..place.first.saturating_add(node_span_blocks(place.level));
-        let reason = match standing {
-            Standing::Lost(reason) => Some(reason),
-            Standing::Seen | Standing::Unseen | Standing::Condemned => None,
-        };
-        let short = *id.as_bytes().first_chunk().expect("an id has 32 bytes");
-        if let Some(pacer) = self.pacer.filter(|_| reason.is_none() && !self.clean.contains_key(&short))
-            && pacer.pass(NODE_BYTES).is_break()
-        {
-            return Err(OpsError::Interrupted);
+        if let Standing::Lost(reason) = standing {
+            found.lose(image, span, &format!("map node {id}: {reason}"), self.ranges_max());
+            return Ok(0);
         }
-        // The cache may still hold a node that is lost.
-        let node = match reason.map_or_else(|| Ok(self.repo.read_node(&id)), Err) {
-            Ok(Ok(node)) => node,
-            Ok(Err(error)) if !is_damage(&error) => return Err(error.into()),
-            Ok(Err(error)) => {
-                found.lose(image, span, &error.to_string(), self.ranges_max());
-                return Ok(0);
-            }
-            Err(reason) => {
-                found.lose(image, span, &format!("map node {id}: {reason}"), self.ranges_max());
-                return Ok(0);
-            }
-        };
+        let short = *id.as_bytes().first_chunk().expect("an id has 32 bytes");
         if let Some(unseen) = self.clean.get(&short) {
             return Ok(*unseen);
         }
+        if self.pacer.is_some_and(|pacer| pacer.pass(NODE_BYTES).is_break()) {
+            return Err(OpsError::Interrupted);
+        }
+        let node = match self.repo.read_node(&id) {
+            Ok(node) => node,
+            Err(error) if !is_damage(&error) => return Err(error.into()),
+            Err(error) => {
+                found.lose(image, span, &error.to_string(), self.ranges_max());
+                return Ok(0);
+            }
+        };
         let lost_before = found.lost_bytes;
         // Reading the node has shown that it is good.
         let mut unseen = 0;

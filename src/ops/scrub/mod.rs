@@ -22,7 +22,7 @@ pub(in crate::ops) mod tests;
 
 use crate::catalog::VersionSummary;
 use crate::ops::error::is_damage;
-use crate::ops::scrub::assess::{Assessment, Assessor};
+use crate::ops::scrub::assess::{Assessment, Assessor, NODE_BYTES};
 use crate::ops::scrub::choose::{Candidate, Queue};
 use crate::ops::scrub::pace::Pacer;
 use crate::ops::scrub::packs::PacksRead;
@@ -36,7 +36,7 @@ use crate::repo::learn::Learned;
 use crate::repo::objects::{BadObject, ObjectsSeen};
 use crate::repo::{RepoError, Repository};
 use crate::words::attribute::AttributeChange;
-use crate::words::geometry::BlockSize;
+use crate::words::geometry::{BlockSize, FANOUT};
 use crate::words::ids::{BlockId, PackId, Uid};
 use crate::words::monitor::Monitor;
 use crate::words::stamp::Stamp;
@@ -323,8 +323,7 @@ fn packs_of(repo: &Repository, uids: &[Uid], pacer: &Pacer) -> Result<BTreeSet<P
             if ids.len() < AT_ONCE {
                 return Ok::<(), OpsError>(());
             }
-            // Four leaves of the map.
-            if pacer.pass(128 << 10).is_break() {
+            if pacer.pass(AT_ONCE as u64 / FANOUT * NODE_BYTES).is_break() {
                 return Err(OpsError::Interrupted);
             }
             Ok(add(&mut ids, &mut packs)?)
