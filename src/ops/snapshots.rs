@@ -72,6 +72,13 @@ impl Session {
         }
     }
 
+    /// One of a source that is no volume.
+    #[cfg(test)]
+    pub fn of(repo: &Arc<Repository>, source: Arc<dyn Source>) -> Self {
+        let recipe = Recipe::File { path: PathBuf::new() };
+        Self { repo: Arc::clone(repo), recipe, source: Some(source), since: Mutex::default(), note: None }
+    }
+
     fn open(
         repo: &Arc<Repository>,
         recipe: &Recipe,

@@ -4,6 +4,8 @@ use crate::format::layout::ObjectKey;
 use crate::target::{ObjectInfo, Page, Put, Space, Target, TargetError};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 /// As [`Target`], most of whose methods it has; each that is not written asks the target within, but a list after a name, which is a
 /// whole list.
@@ -107,6 +109,70 @@ impl Through for Worn {
         }
         let source = std::io::Error::from_raw_os_error(libc::EIO);
         Err(TargetError::Io { target: self.describe(), action: "reading", key: key.to_string(), source })
+    }
+}
+
+/// Which holds up the next object of a kind while something happens meanwhile.
+pub struct Gate {
+    inner: Arc<dyn Target>,
+    next: Mutex<Option<Held>>,
+}
+
+struct Held {
+    prefix: &'static str,
+    here: SyncSender<()>,
+    go_on: Receiver<()>,
+}
+
+impl Gate {
+    /// Holds nothing up yet.
+    pub fn new(inner: Arc<dyn Target>) -> Arc<Self> {
+        Arc::new(Self { inner, next: Mutex::default() })
+    }
+
+    /// Runs `action` in a thread, and `meanwhile` in this one once the action puts an object of this prefix. Says whether it did.
+    pub fn meanwhile(&self, prefix: &'static str, action: impl FnOnce() + Send, meanwhile: impl FnOnce()) -> bool {
+        let (here, arrived) = sync_channel(1);
+        let (go_on, wait) = sync_channel(1);
+        *self.next.lock() = Some(Held { prefix, here: here.clone(), go_on: wait });
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(move || {
+                action();
+                // It may have put none.
+                let _ = here.try_send(());
+            });
+            arrived.recv().expect("the action");
+            let is_held = self.next.lock().take().is_none();
+            if is_held {
+                meanwhile();
+                go_on.send(()).expect("whoever waits");
+            }
+            acting.join().expect("the action");
+            is_held
+        })
+    }
+
+    fn pass(&self, key: &ObjectKey) {
+        let held = self.next.lock().take_if(|held| key.as_str().starts_with(held.prefix));
+        if let Some(held) = held {
+            held.here.send(()).expect("whoever looks");
+            let gone_on = held.go_on.recv_timeout(Duration::from_secs(60));
+            gone_on.expect("what happens meanwhile waits for what is held up");
+        }
+    }
+}
+
+impl Through for Gate {
+    fn within(&self) -> &dyn Target {
+        &*self.inner
+    }
+    fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+        self.pass(key);
+        self.inner.put(key, parts)
+    }
+    fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+        self.pass(key);
+        self.inner.put_new(key, parts)
     }
 }
 

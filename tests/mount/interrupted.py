@@ -9,7 +9,7 @@ import sys
 import time
 
 from lab.case import test
-from lab.cluster import conf_with, namespace, ours, patch, rbd, table
+from lab.cluster import cluster, conf_with, namespace, ours, patch, rbd, table
 from lab.shell import KIB, MIB, check, equal, eventually, pattern, same, sh
 from sources import configure, counter, holds
 
@@ -38,10 +38,10 @@ def image(w, name="vm", **keys):
     return f"{at}/{name}", table("ceph", kind="rbd", pool="rbd", namespace=space, **keys), expected
 
 
-def finished(w, at, name="vm"):
+def finished(w, at, name="vm", **kw):
     """The newest version's snapshot alone is left, and no draft."""
     kept = w.read(w.uid(name), "snapshot_name")
-    eventually(f"only {kept} is left", lambda: ours(at) == [kept], 15)
+    eventually(f"only {kept} is left", lambda: ours(at, **kw) == [kept], 15)
     equal((w.mnt / "status" / "drafts").read_text(), "", "drafts")
 
 
@@ -100,6 +100,44 @@ def a_copy_whose_daemon_is_killed_goes_on(w, samples):
     opened.wait(30)
     w.up()
     finished(w, at)
+
+
+@test(mounted=False, seconds=300)
+def a_copy_whose_daemon_is_killed_in_the_middle_of_a_part_goes_on(w, samples):
+    expected = bytearray(pattern("in the middle", SIZE))
+    (w.root / "disk").write_bytes(expected)
+    with cluster(w) as ceph:
+        ceph.rbd("import", "--no-progress", w.root / "disk", "rbd/vm")
+        configure(w, table("ceph", kind="rbd", pool="rbd", conf=ceph.conf))
+        source = w.mnt / "sources" / "ceph" / "vm"
+        two_parts = f"import os, sys; fds = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_RDWR | os.O_CREAT); os.copy_file_range(*fds, {PART}); print('half', flush=True); sys.stdin.read(1); os.copy_file_range(*fds, {SIZE - PART})"
+        copier = subprocess.Popen([sys.executable, "-c", two_parts, source, w.incoming("vm")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        equal(copier.stdout.readline(), b"half\n", "what the copy said")
+        drafts = w.repo / "drafts"
+        equal(holdings(drafts), [], "drafts that were stored before")
+        with ceph.hanging():
+            copier.stdin.write(b"\n")
+            copier.stdin.flush()
+            # Nobody asked for it: it is done every 20 seconds.
+            stored = lambda: set(holdings(drafts)) & set(holdings(w.repo / "ok"))
+            eventually("what was copied is stored while the next part is", stored, 60)
+            check(copier.poll() is None, "the second part has ended")
+            w.kill()
+            copier.wait(30)
+        eventually("the cluster answers", lambda: ceph.rbd("export", "--no-progress", "rbd/vm", w.root / "out", ok=False).returncode == 0, 60)
+        w.up()
+        patch(w, "rbd/vm", expected, MIB, b"A" * 4096, env=ceph.env)
+        before = counter(w, "BytesRead")
+        sh("cp", source, w.incoming("vm"))
+        read = counter(w, "BytesRead") - before
+        check(read <= SIZE - PART + 6 * MIB, f"{read} bytes were read after {PART} of {SIZE} had been copied")
+        holds(w.original("vm"), expected)
+        finished(w, "rbd/vm", env=ceph.env)
+        w.down()
+
+
+def holdings(directory):
+    return sorted(os.listdir(directory)) if directory.is_dir() else []
 
 
 # Each makes a draft that is not the beginning of the source, or not as far as it was written.

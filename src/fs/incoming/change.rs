@@ -67,7 +67,7 @@ impl Incoming {
         {
             tracing::info!("{name}: whole again, because it was truncated to {size} bytes");
             work.broken = None;
-            work.durable_changes = u64::MAX;
+            work.said += 1;
         }
         let joins = fh.is_some() || state.active_writer(None).is_some();
         drop(state);

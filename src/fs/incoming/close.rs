@@ -41,7 +41,7 @@ impl Incoming {
                 tracing::warn!("{name}: incomplete, because {reason}; continue or repeat the copy, or remove it");
                 work.break_at(reached, reason);
                 // What is durable already must say so as well.
-                work.durable_changes = u64::MAX;
+                work.said += 1;
             }
             return self.commit_closing(&file, state, Purpose::Durable);
         }

@@ -1,7 +1,7 @@
 //! Making a draft durable, and publishing it.
 
 use crate::fs::errno::Errno;
-use crate::fs::incoming::file::{File, FileState, Published, Work};
+use crate::fs::incoming::file::{File, FileState, Published, Reached, Work};
 use crate::fs::incoming::{Incoming, SECOND_THOUGHTS};
 use crate::fs::process::ProcessId;
 use crate::fs::seam::Answer;
@@ -26,6 +26,12 @@ pub(super) enum Purpose {
     Durable,
     /// The draft is finished, if it is whole and its name is not temporary. By this process, if known.
     Publish(Option<ProcessId>),
+}
+
+/// What was known of a draft just before it was settled: all of that is stored, and perhaps more.
+struct Stored {
+    unfinished: Option<Broken>,
+    reached: Option<Reached>,
 }
 
 impl Incoming {
@@ -71,13 +77,14 @@ impl Incoming {
         {
             return Ok(());
         }
+        let stored = Stored { unfinished, reached: work.reached() };
         drop(state);
         let settled = image.settle().map_err(|error| self.failed(file, image, &error))?;
         // A broken or temporary draft, or one that is empty, is kept as a draft; an empty one not even that.
         let by = if let Purpose::Publish(by) = purpose { by } else { None };
         let outcome = match publish && settled.image.size_bytes > 0 {
-            true => self.publish(file, image, &settled, by, unfinished),
-            false => self.make_durable(file, image, &settled, unfinished),
+            true => self.publish(file, image, &settled, by, stored),
+            false => self.make_durable(file, image, &settled, stored),
         };
         outcome.map_err(|error| self.failed(file, image, &error))
     }
@@ -105,14 +112,14 @@ impl Incoming {
         image: &Arc<DraftImage>,
         settled: &Settled,
         by: Option<ProcessId>,
-        unfinished: Option<Broken>,
+        stored: Stored,
     ) -> Result<(), RepoError> {
         let mut state = file.state.lock();
         let name = state.name.clone();
         if !self.is_publishable(&state) {
             // A writer died while it was stored.
             drop(state);
-            return self.make_durable(file, image, settled, unfinished);
+            return self.make_durable(file, image, settled, stored);
         }
         let Some(work) = state.work_of(image) else { return Ok(()) };
         if work.error.is_some() {
@@ -165,29 +172,29 @@ impl Incoming {
             }
         }
         drop(state);
-        // Its snapshot is the version's now, and the one of the version before goes.
-        drop(origin);
         // The version stands for these now. Should their removal fail, the next start finds them superseded.
         if let Some(record) = record {
             self.tidy(self.repo.remove_record(RecordKind::Draft, record.uid), "an old draft");
         }
+        // Its snapshot is the version's now; the one of the version before goes, and so does that of a draft.
+        drop(origin);
         if !supersedes.is_nil() {
             self.tidy(self.repo.remove_version_because(supersedes, Why::Superseded), "a version that was gone on from");
         }
         Ok(())
     }
 
-    /// `before` is how far writers were before the image was settled. Writers go on meanwhile, so the record says the worse of then
-    /// and now: whoever goes on from there must not leave out what was not stored.
+    /// Writers go on while an image is settled, so the record says the worse of before and now: whoever goes on from there must not
+    /// leave out what was not stored.
     fn make_durable(
         &self,
         file: &Arc<File>,
         image: &Arc<DraftImage>,
         settled: &Settled,
-        before: Option<Broken>,
+        before: Stored,
     ) -> Result<(), RepoError> {
         let mut state = file.state.lock();
-        let unfinished = match (before, state.unfinished()) {
+        let unfinished = match (before.unfinished, state.unfinished()) {
             (Some(then), Some(now)) => Some(Broken { at: then.at.min(now.at), ..now }),
             // Who has died since had closed it before.
             (None, now) if state.work.as_ref().is_some_and(|work| work.broken.is_some()) => now,
@@ -211,7 +218,7 @@ impl Incoming {
         let older = work.record.clone();
         let whole = settled.image.size_bytes;
         let (snapshot, reached) =
-            draft_snapshot(work, settled).map_or((String::new(), whole), |(name, at)| (name, at.min(whole)));
+            draft_snapshot(work, before.reached).map_or((String::new(), whole), |(name, at)| (name, at.min(whole)));
         let record = Record {
             uid: self.repo.clock().uid_at(now),
             kind: RecordKind::Draft,
@@ -227,13 +234,15 @@ impl Incoming {
             stats: settled.stats,
         };
         let relatives: Vec<_> = work.relative.into_iter().chain(older.as_ref().map(|record| record.image)).collect();
+        let said = work.said;
         drop(state);
         self.repo.publish(&record, &relatives)?;
         let mut state = file.state.lock();
         let renamed = state.name != name;
         if let Some(work) = state.work_of(image) {
-            // A name that came meanwhile is not in the record.
-            work.durable_changes = if renamed { u64::MAX } else { settled.changes };
+            // What was said meanwhile is not in the record, nor is a name that came.
+            (work.durable_changes, work.durable_said) = (settled.changes, said);
+            work.said += u64::from(renamed);
             work.relative = Some(settled.image);
             work.record = Some(record);
         } else if let Some(other) = state.work.as_mut().filter(|other| other.draft.id() == record.draft) {
@@ -286,9 +295,9 @@ fn published_snapshot(work: &Work, settled: &Settled) -> String {
 }
 
 /// The snapshot that a draft is the beginning of, and how far; nobody may take what lies behind for a copy of it.
-fn draft_snapshot(work: &Work, settled: &Settled) -> Option<(String, u64)> {
-    let origin = work.copied_from(settled.changes)?;
-    Some((origin.session.snapshot_name()?.to_owned(), origin.reached))
+fn draft_snapshot(work: &Work, reached: Option<Reached>) -> Option<(String, u64)> {
+    let (origin, at) = work.still_reached(reached?)?;
+    Some((origin.session.snapshot_name()?.to_owned(), at))
 }
 
 pub(super) fn attributes(name: &Name, work: &Work, snapshot_name: String) -> Attributes {

@@ -62,6 +62,10 @@ pub struct Work {
     pub clean_changes: u64,
     /// Count of changes contained in what is durable on the target.
     pub durable_changes: u64,
+    /// How often something else was said of it that its record is to say: its name, or whether it is broken.
+    pub said: u64,
+    /// How much of that is durable.
+    pub durable_said: u64,
     /// It was created or truncated on opening, so it is there even while it is empty.
     pub explicit: bool,
     /// The newest draft record on the target.
@@ -88,16 +92,27 @@ pub struct Work {
     pub origin: Option<Origin>,
 }
 
-/// A draft that is a copy of an opened source: the version knows its snapshot, and the next copy what has changed since.
+/// A draft that is a copy of an opened source: the version knows its snapshot, and the next copy what has changed since. It is copied
+/// in parts, one behind the other, and nobody else writes to it.
 pub struct Origin {
     /// The source; its snapshot stays while this does.
     pub session: Arc<Session>,
     /// It is the source up to here.
     pub reached: u64,
-    /// [`Work::begun`] with the last part of it; any other change makes it something else.
+    /// [`Work::begun`] with the first part of it.
+    pub since: u64,
+    /// [`Work::begun`] with the last part of it, which may still be running; any other change makes it something else.
     pub begun: u64,
-    /// Count of changes of the image that are contained in it. What was settled at another count is not as far, or further.
+    /// Count of changes of the image with the last part that ended. What was settled at another count is not as far, or further.
     pub changes: u64,
+}
+
+/// How far a draft was a copy of its source at some moment. It still is that when nobody else has written to it since, which
+/// [`Work::still_reached`] tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached {
+    since: u64,
+    at: u64,
 }
 
 impl Origin {
@@ -170,14 +185,29 @@ impl Work {
         record.broken.is_some() != unfinished.is_some() || is_other
     }
 
+    /// The source, if nobody else has written to the copy of it.
+    fn sole_origin(&self) -> Option<&Origin> {
+        self.origin.as_ref().filter(|origin| origin.begun == self.begun)
+    }
+
     /// What an image that was settled at so many changes is a copy of, if nobody else has written to it.
     pub fn copied_from(&self, changes: u64) -> Option<&Origin> {
-        self.origin.as_ref().filter(|origin| origin.begun == self.begun && origin.changes == changes)
+        self.sole_origin().filter(|origin| origin.changes == changes)
+    }
+
+    /// How far it is a copy of its source. What is settled from now on is that far, whatever the next parts have come to.
+    pub fn reached(&self) -> Option<Reached> {
+        self.sole_origin().map(|origin| Reached { since: origin.since, at: origin.reached })
+    }
+
+    /// The source that what was settled since is a copy of, and how far.
+    pub fn still_reached(&self, reached: Reached) -> Option<(&Origin, u64)> {
+        self.sole_origin().filter(|origin| origin.since == reached.since).map(|origin| (origin, reached.at))
     }
 
     /// Whether something is not durable yet.
     pub fn is_volatile(&self) -> bool {
-        self.image.changes() != self.durable_changes
+        self.said != self.durable_said || self.image.changes() != self.durable_changes
     }
 
     /// A write or truncation has gone over the place where it broke.

@@ -93,116 +93,22 @@ fn keep_holding(me: &Weak<Incoming>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::incoming::IncomingOptions;
-    use crate::fs::nodes::Node;
-    use crate::fs::seam::{Access, Caller, Fh, OpenRequest, WriteOrigin, WriteRequest};
-    use crate::image::ImageReader;
-    use crate::ops::Interrupt;
-    use crate::ops::gc::{Options, gc};
+    use crate::fs::incoming::testing::{Scene, noise, scene, scene_of};
     use crate::ops::overlays::own_pins;
-    use crate::repo::Repository;
-    use crate::repo::testing::{TestRepository, create, open, small};
+    use crate::repo::testing::{create, open, small};
     use crate::target::DirTarget;
     use crate::target::through::Paging;
-    use crate::words::ids::Uid;
-    use crate::words::monitor::Silent;
-    use crate::words::name::{Name, TemporaryNames};
     use std::time::{Duration, Instant};
-
-    const ME: Caller = Caller { uid: 0, gid: 0, pid: 0 };
-
-    /// A mount without a kernel, and another host on its target.
-    struct Scene {
-        incoming: Arc<Incoming>,
-        other: Arc<Repository>,
-        world: TestRepository,
-    }
-
-    fn scene() -> Scene {
-        scene_of(create(&small()))
-    }
-
-    fn scene_of(world: TestRepository) -> Scene {
-        let options = IncomingOptions {
-            temporary: TemporaryNames::default(),
-            commit_timeout: Duration::from_secs(60),
-            draft_expire: Duration::from_secs(3600),
-            policy: Arc::default(),
-            uid: 0,
-            gid: 0,
-        };
-        let incoming = Incoming::new(Arc::clone(&world.repo), options).unwrap();
-        let target = Arc::new(DirTarget::open(world.dir.path().join("target")));
-        let other = open(target, &world.dir.path().join("other"), Arc::default()).unwrap();
-        Scene { incoming, other, world }
-    }
-
-    impl Scene {
-        fn open(&self, truncate: bool) -> (u64, Fh) {
-            let request = OpenRequest {
-                access: Access::ReadWrite,
-                append: false,
-                truncate,
-                exclusive: false,
-                direct: false,
-                sync: false,
-                exec: false,
-            };
-            let caller = Caller { pid: std::process::id(), ..ME };
-            let opened = self.incoming.create(caller, "", "vm", 0o600, &request).unwrap();
-            let Node::IncomingFile(number) = opened.node else { panic!("a file") };
-            (number, opened.fh)
-        }
-
-        fn write(&self, (number, fh): (u64, Fh), offset: u64, data: &[u8]) {
-            let caller = Caller { pid: std::process::id(), ..ME };
-            let ino = Node::IncomingFile(number).ino();
-            let request = WriteRequest { caller, ino, fh, offset, data, append: false, origin: WriteOrigin::Call };
-            self.incoming.write(number, &request).unwrap();
-        }
-
-        fn close(&self, (number, fh): (u64, Fh)) {
-            let caller = Caller { pid: std::process::id(), ..ME };
-            self.incoming.flush(caller, number, fh).unwrap();
-            self.incoming.release(number, fh);
-        }
-
-        fn newest(&self) -> (Uid, Vec<u8>) {
-            let repo = &self.world.repo;
-            let uid = repo.catalog().newest(&Name::new("vm").unwrap()).unwrap().unwrap();
-            let image = repo.version(uid).unwrap().record.image;
-            let mut bytes = vec![0; image.size_bytes as usize];
-            ImageReader::new(Arc::clone(repo), image, "test").read_at(0, &mut bytes).unwrap();
-            (uid, bytes)
-        }
-
-        /// Deletes a version on the other host, and collects there.
-        fn lose(&self, uid: Uid) {
-            self.other.refresh().unwrap();
-            self.other.remove_version(uid).unwrap();
-            let report = gc(&self.other, &Options::default(), &Silent, &Interrupt::never()).unwrap();
-            assert_eq!(report.obstacles, Vec::<String>::new());
-        }
-    }
-
-    fn noise(len: usize) -> Vec<u8> {
-        let mut state = 7_u64;
-        let step = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) as u8
-        });
-        step.take(len).collect()
-    }
 
     #[test]
     fn what_is_changed_in_place_survives_the_loss_of_its_base() {
         let scene = scene();
         let mut bytes = noise(300_000);
-        let handle = scene.open(false);
+        let handle = scene.open("vm", false);
         scene.write(handle, 0, &bytes);
         scene.close(handle);
         let (base, _) = scene.newest();
-        let handle = scene.open(false);
+        let handle = scene.open("vm", false);
         scene.write(handle, 5000, b"changed");
         bytes[5000..5007].copy_from_slice(b"changed");
         // One look sees that it was changed, the next that it still is.
@@ -231,11 +137,11 @@ mod tests {
 
     fn copied_over_again(scene: &Scene) {
         let bytes = noise(300_000);
-        let handle = scene.open(false);
+        let handle = scene.open("vm", false);
         scene.write(handle, 0, &bytes);
         scene.close(handle);
         let (base, _) = scene.newest();
-        let handle = scene.open(true);
+        let handle = scene.open("vm", true);
         scene.write(handle, 0, &bytes[..100_000]);
         (0..2).for_each(|_| scene.incoming.hold());
         scene.lose(base);
@@ -248,10 +154,10 @@ mod tests {
     #[test]
     fn nothing_is_left_at_the_end() {
         let scene = scene();
-        let handle = scene.open(false);
+        let handle = scene.open("vm", false);
         scene.write(handle, 0, &noise(50_000));
         scene.close(handle);
-        let handle = scene.open(false);
+        let handle = scene.open("vm", false);
         scene.write(handle, 9, b"x");
         scene.incoming.start_upkeep().unwrap();
         let patience = Instant::now();

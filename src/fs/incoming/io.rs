@@ -167,6 +167,19 @@ impl Incoming {
         fh: Option<Fh>,
         change: impl FnOnce(&Arc<DraftImage>, bool) -> Answer<Option<(u64, u64)>>,
     ) -> Answer<()> {
+        self.modify_from(file, caller, fh, |_, _| (), change)
+    }
+
+    /// As [`Self::modify`]. `begin` gets the work when the change has been counted, with the lock held in which it was, and whether no
+    /// other change is running.
+    pub(super) fn modify_from(
+        &self,
+        file: &Arc<File>,
+        caller: Caller,
+        fh: Option<Fh>,
+        begin: impl FnOnce(&mut Work, bool),
+        change: impl FnOnce(&Arc<DraftImage>, bool) -> Answer<Option<(u64, u64)>>,
+    ) -> Answer<()> {
         let mut state = file.state.lock();
         let process = writer_of(&mut state, fh, caller);
         if let Err(error) = self.first_change(&mut state, process) {
@@ -177,12 +190,14 @@ impl Incoming {
             return Err(error);
         }
         let append = fh.and_then(|fh| state.handles.get(&fh)).is_some_and(|handle| handle.append);
+        let is_alone = state.writing == 0;
         let work = state.work.as_mut().ok_or(Errno::EIO)?;
         if let Some(error) = work.error {
             return Err(error);
         }
         // Before the first byte of it: whoever looks meanwhile must not take it for somebody else's.
         work.begun += 1;
+        begin(work, is_alone);
         let image = Arc::clone(&work.image);
         state.writing += 1;
         drop(state);

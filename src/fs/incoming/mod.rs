@@ -19,8 +19,12 @@ mod look;
 mod open;
 mod place;
 mod pull;
+#[cfg(test)]
+mod pull_tests;
 mod rename;
 mod table;
+#[cfg(test)]
+mod testing;
 mod upkeep;
 
 use crate::fs::incoming::file::File;

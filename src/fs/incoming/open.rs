@@ -163,6 +163,8 @@ impl Incoming {
             before: relative,
             clean_changes: 0,
             durable_changes: 0,
+            said: 0,
+            durable_said: 0,
             explicit: true,
             record,
             supersedes: Uid::NIL,
@@ -212,6 +214,8 @@ impl Incoming {
             before: None,
             clean_changes,
             durable_changes: 0,
+            said: 0,
+            durable_said: 0,
             explicit: false,
             record: None,
             supersedes: Uid::NIL,
@@ -238,6 +242,8 @@ impl Incoming {
             before: None,
             clean_changes: 0,
             durable_changes: 0,
+            said: 0,
+            durable_said: 0,
             explicit: false,
             record: None,
             supersedes: Uid::NIL,
@@ -378,13 +384,13 @@ fn incompleteness(version: &crate::catalog::Version) -> Option<Broken> {
 }
 
 impl Work {
-    /// A fresh identity for what comes after a publication.
+    /// A fresh identity for what comes after a publication. What broke it since its publication began still does.
     pub(super) fn renew(&mut self, draft: ClaimedDraft) {
         self.draft = draft;
         self.record = None;
         self.supersedes = Uid::NIL;
         self.explicit = false;
-        self.broken = None;
+        self.durable_said = self.said;
         self.mtime_set = false;
         self.writers.clear();
     }

@@ -61,11 +61,13 @@ impl Incoming {
             tracing::warn!("{name}: not removed, because {who} is writing it");
             return Err(Errno::EBUSY);
         }
-        state.work = None;
+        let work = state.work.take();
         state.detached = true;
         let unused = state.handles.is_empty();
         drop(state);
         self.discard_draft(&name)?;
+        // A snapshot of its source goes once no record needs it.
+        drop(work);
         if self.is_known(&name)? {
             self.repo.catalog().hide_name(&name)?;
         }

@@ -44,33 +44,50 @@ impl Incoming {
         }
         let name = state.name.clone();
         let left = state.work.as_ref().and_then(|work| work.record.clone());
-        let begun = state.work.as_ref().map_or(0, |work| work.begun);
-        let is_alone = state.writing == 0;
         drop(state);
+        let in_place = into.from == into.offset;
+        let (mut begun, mut may_be_copy) = (0, false);
         let mut copied = 0;
         let mut target = None;
         let mut changes = 0;
-        self.modify(&file, into.caller, Some(into.fh), |image, _| {
-            copied = copy(image, &name, left.as_ref())?;
-            changes = image.changes();
-            target = Some(Arc::clone(image));
-            Ok(Some((into.offset, into.offset + copied)))
-        })?;
+        self.modify_from(
+            &file,
+            into.caller,
+            Some(into.fh),
+            |work, is_alone| {
+                begun = work.begun;
+                may_be_copy = in_place && is_alone;
+                let goes_on = |origin: &&mut Origin| {
+                    may_be_copy
+                        && origin.begun + 1 == begun
+                        && origin.reached == into.offset
+                        && Arc::ptr_eq(&origin.session, into.session)
+                };
+                // It stays the beginning of the source while this part of it is written behind.
+                if let Some(origin) = work.origin.as_mut().filter(goes_on) {
+                    origin.begun = begun;
+                }
+            },
+            |image, _| {
+                copied = copy(image, &name, left.as_ref())?;
+                changes = image.changes();
+                target = Some(Arc::clone(image));
+                Ok(Some((into.offset, into.offset + copied)))
+            },
+        )?;
         let mut state = file.state.lock();
         let Some(work) = target.as_ref().and_then(|image| state.work_of(image)) else { return Ok(copied) };
-        let goes_on = |origin: &Origin| {
-            Arc::ptr_eq(&origin.session, into.session) && origin.reached == into.offset && origin.begun == begun
-        };
-        let begins = into.offset == 0 && work.origin.is_none();
         let before = work.origin.take();
-        let is_copy = is_alone
-            && work.begun == begun + 1
-            && into.from == into.offset
-            && (before.as_ref().is_some_and(goes_on) || begins);
-        work.origin = is_copy.then(|| Origin {
+        // Where it goes on from, if it does not begin one.
+        let since = match &before {
+            Some(origin) => (origin.begun == begun).then_some(origin.since),
+            None => (into.offset == 0).then_some(begun),
+        };
+        work.origin = since.filter(|_| may_be_copy && work.begun == begun).map(|since| Origin {
             session: Arc::clone(into.session),
             reached: into.offset + copied,
-            begun: work.begun,
+            since,
+            begun,
             changes,
         });
         drop(state);

@@ -83,7 +83,8 @@ impl Incoming {
             tracing::warn!("{target}: not replaced, because {who} is writing it");
             return Err(Errno::EBUSY);
         }
-        state.work = None;
+        // A snapshot of its source goes once no record needs it.
+        let _work = state.work.take();
         state.detached = true;
         drop(state);
         self.discard_draft(target)
@@ -101,7 +102,7 @@ impl Incoming {
         let mut state = file.state.lock();
         let busy = state.active_writer(None).is_some();
         if let Some(work) = &mut state.work {
-            work.durable_changes = if work.is_changed() { u64::MAX } else { work.durable_changes };
+            work.said += u64::from(work.is_changed());
         }
         drop(state);
         let process = process::identify(caller.pid);

@@ -47,12 +47,12 @@ def table(name, **keys):
     return f"[sources.{name}]\n" + "".join(f'{key.replace("_", "-")} = "{value}"\n' for key, value in keys.items())
 
 
-def patch(w, image, expected, offset, content):
+def patch(w, image, expected, offset, content, **kw):
     """Changes an image as its virtual machine would, and what is expected of it. The file is what `rbd export-diff` writes."""
     expected[offset : offset + len(content)] = content
     difference = w.root / "patch"
     difference.write_bytes(b"rbd diff v1\nw" + struct.pack("<QQ", offset, len(content)) + content + b"e")
-    rbd("import-diff", "--no-progress", difference, image)
+    rbd("import-diff", "--no-progress", difference, image, **kw)
 
 
 class Cluster:
