@@ -144,6 +144,8 @@ impl Gate {
             arrived.recv().expect("the action");
             let is_held = self.next.lock().take().is_none();
             if is_held {
+                // Should it panic, whoever is held up is told by the end of this.
+                let go_on = go_on;
                 meanwhile();
                 go_on.send(()).expect("whoever waits");
             }

@@ -35,6 +35,7 @@ impl Incoming {
             if work.is_changed() && (inherits || unpublished) {
                 // Kept under a temporary name, or gone on with by this or another process: not to be published.
                 work.break_at(work.image.size_bytes(), reason.clone());
+                work.said += 1;
             }
             work.published.take_if(|published| published.by == Some(process));
         }

@@ -2,7 +2,7 @@
 
 use crate::fs::errno::Errno;
 use crate::fs::incoming::Incoming;
-use crate::fs::incoming::file::File;
+use crate::fs::incoming::file::{File, Work};
 use crate::fs::incoming::look::join;
 use crate::fs::incoming::table::MadeDir;
 use crate::fs::nodes::Node;
@@ -61,13 +61,11 @@ impl Incoming {
             tracing::warn!("{name}: not removed, because {who} is writing it");
             return Err(Errno::EBUSY);
         }
-        let work = state.work.take();
         state.detached = true;
+        let work = state.work.take();
         let unused = state.handles.is_empty();
         drop(state);
-        self.discard_draft(&name)?;
-        // A snapshot of its source goes once no record needs it.
-        drop(work);
+        self.discard_detached(&file, &name, work)?;
         if self.is_known(&name)? {
             self.repo.catalog().hide_name(&name)?;
         }
@@ -77,6 +75,18 @@ impl Incoming {
             table.drop_file(&file);
         }
         Ok(())
+    }
+
+    /// Discards the draft of a file that was detached from its name, with its work: a snapshot of its source goes once no record needs
+    /// it. When the records cannot be removed, the file has its name and its work again, as what is detached is stored nowhere.
+    pub(super) fn discard_detached(&self, file: &File, name: &Name, work: Option<Work>) -> Answer<()> {
+        self.discard_draft(name).inspect_err(|_| {
+            let mut state = file.state.lock();
+            state.detached = false;
+            if state.work.is_none() {
+                state.work = work;
+            }
+        })
     }
 
     /// Removes the draft records of a name that belong to this mount, or to no other that lives.
@@ -136,5 +146,71 @@ impl Incoming {
         let file = self.table.lock().file(&name);
         self.begin_empty(&mut file.state.lock(), Some((caller, mode)))?;
         Ok((name, file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::layout::ObjectKey;
+    use crate::fs::incoming::testing::{noise, scene_of};
+    use crate::repo::testing::{create, open, small};
+    use crate::target::through::Through;
+    use crate::target::{DirTarget, Put, Target, TargetError};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// Takes and gives up nothing while it is full.
+    struct Full(Arc<dyn Target>, AtomicBool);
+
+    impl Full {
+        fn check(&self, key: &ObjectKey) -> Result<(), TargetError> {
+            if !self.1.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+            Err(TargetError::Io { target: self.describe(), action: "writing", key: key.to_string(), source })
+        }
+    }
+
+    impl Through for Full {
+        fn within(&self) -> &dyn Target {
+            &*self.0
+        }
+        fn put(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<(), TargetError> {
+            self.check(key)?;
+            self.0.put(key, parts)
+        }
+        fn put_new(&self, key: &ObjectKey, parts: &[&[u8]]) -> Result<Put, TargetError> {
+            self.check(key)?;
+            self.0.put_new(key, parts)
+        }
+        fn delete(&self, key: &ObjectKey) -> Result<(), TargetError> {
+            self.check(key)?;
+            self.0.delete(key)
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_its_name() {
+        let mut world = create(&small());
+        let target = Arc::new(Full(Arc::new(DirTarget::open(world.dir.path().join("target"))), AtomicBool::new(false)));
+        world.repo = open(Arc::clone(&target) as _, &world.dir.path().join("full"), Arc::default()).unwrap();
+        let scene = scene_of(world);
+        let bytes = noise(100_000);
+        let begun = scene.open("vm", false);
+        scene.write(begun, 0, &bytes[..50_000]);
+        scene.incoming.make_all_durable().unwrap();
+        // Whoever wrote it has closed it, but not finished.
+        let file = scene.incoming.by_number(begun.0).unwrap();
+        file.state.lock().handles.get_mut(&begun.1).unwrap().active = false;
+        target.1.store(true, Ordering::Relaxed);
+        assert!(scene.incoming.unlink("", "vm").is_err());
+        target.1.store(false, Ordering::Relaxed);
+        let again = scene.open("vm", true);
+        scene.write(again, 0, &bytes);
+        scene.close(again);
+        assert!(scene.newest().1 == bytes, "what is copied to the name after that is a version");
+        scene.incoming.unlink("", "vm").unwrap();
+        assert!(scene.incoming.lookup("", "vm").is_err());
     }
 }

@@ -320,6 +320,7 @@ fn what_is_copied_while_the_part_before_it_is_stored_is_not_told() {
         let store = || world.0.incoming.make_all_durable().unwrap();
         assert!(world.1.meanwhile(prefix, store, || copying.next(4 * BLOCK, &[])));
         assert_eq!(copying.check(), 4 * BLOCK);
+        copying.end();
         // Nor is what became the source again since.
         let copying = Copying::new(&world, if prefix == PACKS { "three" } else { "four" });
         copying.next(8 * BLOCK, &[]);
@@ -332,6 +333,7 @@ fn what_is_copied_while_the_part_before_it_is_stored_is_not_told() {
         };
         assert!(world.1.meanwhile(prefix, store, anew));
         copying.check();
+        copying.end();
     }
 }
 
@@ -375,7 +377,8 @@ fn a_part_that_fails_leaves_what_was_before_it() {
 fn what_a_draft_says_of_its_source_is_true_whatever_happens_meanwhile() {
     let world = world();
     let (names, named) = (Cell::new(0), Cell::new(0));
-    let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 400, failure_persistence: None, max_shrink_iters: 100, ..Config::default() });
     let outcome = runner.run(&prop::collection::vec(step(), 1..12), |steps| {
         names.set(names.get() + 1);
         let copying = Copying::new(&world, &format!("vm{}", names.get()));

@@ -83,11 +83,10 @@ impl Incoming {
             tracing::warn!("{target}: not replaced, because {who} is writing it");
             return Err(Errno::EBUSY);
         }
-        // A snapshot of its source goes once no record needs it.
-        let _work = state.work.take();
         state.detached = true;
+        let work = state.work.take();
         drop(state);
-        self.discard_draft(target)
+        self.discard_detached(&file, target, work)
     }
 
     fn move_file(&self, file: &Arc<File>, source: &Name, target: &Name) {
