@@ -9,7 +9,7 @@ use crate::catalog::store::Fault;
 use crate::catalog::{Catalog, key};
 use crate::format::node::MapNode;
 use crate::words::ids::BlockId;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 /// The children of a map node, each once, without holes.
@@ -111,38 +111,32 @@ impl Catalog {
         self.store.read(|tables, txn| Ok(tables.mirror.len(txn)?))
     }
 
-    /// Forgets every node but these.
+    /// The next nodes that are kept, in order of id, behind this one.
     ///
     /// # Errors
     /// See [`CatalogError`].
-    pub fn retain_mirrored(&self, kept: &HashSet<BlockId>) -> Result<(), CatalogError> {
-        let mut from = BlockId::HOLE;
-        loop {
-            let (unused, next) = self.store.read(|tables, txn| {
-                let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(from.as_bytes()), Bound::Unbounded);
-                let (mut unused, mut last) = (Vec::new(), None);
-                for row in tables.mirror.range(txn, &range)?.take(ROWS_PER_LOOK) {
-                    let id = BlockId::from_bytes(key::array(row?.0, 0, "mirror")?);
-                    last = Some(id);
-                    if !kept.contains(&id) {
-                        unused.push(id);
-                    }
-                }
-                Ok((unused, last))
-            })?;
-            if !unused.is_empty() {
-                self.store.write(|tables, txn| {
-                    for id in &unused {
-                        tables.mirror.delete(txn, id.as_bytes())?;
-                    }
-                    Ok(())
-                })?;
-            }
-            match next {
-                Some(last) if last != from => from = last,
-                _ => return Ok(()),
-            }
+    pub fn mirrored_behind(&self, id: &BlockId) -> Result<Vec<BlockId>, CatalogError> {
+        self.store.read(|tables, txn| {
+            let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Excluded(id.as_bytes()), Bound::Unbounded);
+            let rows = tables.mirror.range(txn, &range)?.take(ROWS_PER_LOOK);
+            rows.map(|row| Ok(BlockId::from_bytes(key::array(row?.0, 0, "mirror")?))).collect()
+        })
+    }
+
+    /// Forgets nodes.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn forget_mirrored(&self, nodes: &[BlockId]) -> Result<(), CatalogError> {
+        if nodes.is_empty() {
+            return Ok(());
         }
+        self.store.write(|tables, txn| {
+            for id in nodes {
+                tables.mirror.delete(txn, id.as_bytes())?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -165,7 +159,9 @@ mod tests {
         assert_eq!(inner, MirroredNode::Inner { level: 2, children: vec![id(8), id(9)] });
         catalog.mirror(&[(id(1), leaf.clone()), (id(2), inner.clone()), (id(3), leaf.clone())]).unwrap();
         assert_eq!(catalog.mirrored(&[id(2), id(4), id(1)]).unwrap(), [Some(inner), None, Some(leaf.clone())]);
-        catalog.retain_mirrored(&HashSet::from([id(3)])).unwrap();
+        assert_eq!(catalog.mirrored_behind(&BlockId::HOLE).unwrap(), [id(1), id(2), id(3)]);
+        assert_eq!(catalog.mirrored_behind(&id(2)).unwrap(), [id(3)]);
+        catalog.forget_mirrored(&[id(1), id(2)]).unwrap();
         assert_eq!(catalog.mirrored(&[id(1), id(2), id(3)]).unwrap(), [None, None, Some(leaf)]);
         assert_eq!(catalog.mirrored_count().unwrap(), 1);
     }

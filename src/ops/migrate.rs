@@ -12,6 +12,7 @@
 
 use crate::format::layout;
 use crate::ops::error::is_damage;
+use crate::ops::visited::Visited;
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::migrate::SealedUnder;
 use crate::repo::{RepoError, Repository};
@@ -19,7 +20,7 @@ use crate::words::ids::{BlockId, KeyVersion, PackId};
 use crate::words::monitor::Monitor;
 use crate::words::record::{BlockKind, ImageRef, RecordKind};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How much time's work a kill may cost.
@@ -56,7 +57,7 @@ pub fn migrate(repo: &Repository, monitor: &dyn Monitor, interrupt: &Interrupt) 
             repo,
             interrupt,
             old: &old,
-            seen: HashSet::new(),
+            seen: Visited::new(repo),
             stuck: BTreeSet::new(),
             blocks: 0,
             indexed: Instant::now(),
@@ -108,7 +109,7 @@ struct Work<'a> {
     repo: &'a Repository,
     interrupt: &'a Interrupt,
     old: &'a BTreeSet<PackId>,
-    seen: HashSet<BlockId>,
+    seen: Visited,
     /// Old packs with something that is needed and cannot be read: they stay, as they may be mended.
     stuck: BTreeSet<PackId>,
     blocks: u64,
@@ -127,7 +128,7 @@ impl Work<'_> {
 
     fn node(&mut self, id: BlockId, level: u8) -> Result<(), OpsError> {
         self.interrupt.check()?;
-        if id.is_hole() || !self.seen.insert(id) {
+        if id.is_hole() || !self.seen.insert(id)? {
             return Ok(());
         }
         let node = match self.repo.read_node(&id) {

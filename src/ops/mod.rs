@@ -48,6 +48,7 @@ pub mod transfer;
 pub mod unchanged;
 pub mod unfinished;
 pub mod usage;
+mod visited;
 pub mod walk;
 
 pub use error::{Failure, OpsError};

@@ -174,6 +174,7 @@ pub fn restores_in_place(volume: &dyn Volume, mut holds: Vec<u8>) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::source::file::FileVolume;
+    use crate::source::page_cache;
     use crate::source::volume::Moment;
     use std::os::unix::fs::FileExt;
 
@@ -239,5 +240,30 @@ mod tests {
         let opened = device.volume().destination(&manner(1, Consent::Force, Start::Anew));
         let refused = opened.and_then(|opened| opened.write(0, &[1; 512])).err().unwrap();
         assert!(matches!(refused, SourceError::Destination { .. }), "{refused}");
+    }
+
+    #[test]
+    fn reading_a_block_device_leaves_the_page_cache_as_it_was() {
+        const SIZE: usize = 4 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backing");
+        std::fs::write(&path, vec![7; SIZE]).unwrap();
+        let device = Loop::of(&path, &[]);
+        // Somebody works with its second megabyte, and keeps it open: the last close of a device forgets everything.
+        let worked_with = std::fs::File::open(&device.0).unwrap();
+        page_cache::announce_random(&worked_with);
+        page_cache::forget_all(&worked_with);
+        worked_with.read_exact_at(&mut vec![0; 1 << 20], 1 << 20).unwrap();
+        let all = 0..SIZE as u64;
+        let before = page_cache::absent(&worked_with, &all);
+        let there: u64 = SIZE as u64 - before.iter().map(|range| range.end - range.start).sum::<u64>();
+        assert!(there >= 1 << 20 && there < SIZE as u64, "{before:?}");
+        let source = device.volume().open(NOW).unwrap();
+        for (offset, len) in [(0, 1 << 20), (1 << 20, 2_000_001), ((1 << 20) + 2_000_001, (3 << 20) - 2_000_001)] {
+            let mut buffer = vec![0; len];
+            source.read_at(offset, &mut buffer).unwrap();
+            assert!(buffer.iter().all(|byte| *byte == 7));
+        }
+        assert_eq!(page_cache::absent(&worked_with, &all), before);
     }
 }

@@ -96,8 +96,10 @@ impl QemuSource {
         let failed = |source| SourceError::Open { what: volume.describe(), source };
         let metadata = std::fs::metadata(&volume.path).map_err(failed)?;
         let attributes = attributes_of(&metadata);
-        let map =
-            run(Command::new("qemu-img").args(["map", "--output=json", "-f"]).arg(&volume.format).arg(&volume.path))?;
+        let advice = format!("it was to be read as {}; `qemu-img info FILE` tells what it is", volume.format);
+        let mut mapping = Command::new("qemu-img");
+        mapping.args(["map", "--output=json", "-f"]).arg(&volume.format).arg(&volume.path);
+        let map = run(&mut mapping, &advice)?;
         let rows: Vec<Mapped> = serde_json::from_slice(&map)
             .map_err(|error| SourceError::Tool { program: "qemu-img map".into(), said: error.to_string() })?;
         let parts = rows.iter().filter(|row| !row.zero);
@@ -157,11 +159,13 @@ fn tool_missing(program: &str, error: &io::Error) -> SourceError {
     SourceError::Tool { program: program.to_owned(), said }
 }
 
-fn run(command: &mut Command) -> Result<Vec<u8>, SourceError> {
+/// What a program writes. When it refuses, `advice` stands behind what it says.
+fn run(command: &mut Command, advice: &str) -> Result<Vec<u8>, SourceError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let done = command.stdin(Stdio::null()).output().map_err(|error| tool_missing(&program, &error))?;
     if !done.status.success() {
-        return Err(SourceError::Tool { program, said: String::from_utf8_lossy(&done.stderr).trim().to_owned() });
+        let said = format!("{} ({advice})", String::from_utf8_lossy(&done.stderr).trim());
+        return Err(SourceError::Tool { program, said });
     }
     Ok(done.stdout)
 }
@@ -266,7 +270,7 @@ mod tests {
         let as_raw = QemuVolume::new(qcow2.clone(), "raw".into()).open(NOW).unwrap();
         assert!(as_raw.size_bytes() != 5 << 20);
         let wrong = QemuVolume::new(qcow2, "vmdk".into()).open(NOW).err().unwrap();
-        assert!(matches!(wrong, SourceError::Tool { .. }), "{wrong}");
+        assert!(matches!(&wrong, SourceError::Tool { said, .. } if said.contains("read as vmdk")), "{wrong}");
         assert!(volume.destination(&conformance::new_manner(1)).is_err());
     }
 }

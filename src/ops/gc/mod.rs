@@ -122,7 +122,8 @@ pub fn gc(
         && !options.dry_run
     {
         return Err(OpsError::refused(format!(
-            "nothing is collected: {why}, so this host may not see what others need. Mount NFS with actimeo=0,lookupcache=none; or,              if no other host uses this target, collect with --only-host"
+            "nothing is collected: {why}, so this host may not see what others need. Mount NFS with actimeo=0,lookupcache=none; or, \
+             if no other host uses this target, collect with --only-host"
         )));
     }
     let alone = repo.lease_collection()?;

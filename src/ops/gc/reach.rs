@@ -3,10 +3,11 @@
 
 use crate::catalog::{MirroredNode, Root};
 use crate::ops::error::is_damage;
+use crate::ops::visited::Visited;
 use crate::ops::{Interrupt, OpsError};
 use crate::repo::{RepoError, Repository};
 use crate::words::ids::BlockId;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Nodes looked at together.
@@ -52,7 +53,7 @@ pub struct Unreadable {
 pub struct Reach<'a> {
     repo: &'a Repository,
     interrupt: &'a Interrupt,
-    seen: HashSet<BlockId>,
+    seen: Visited,
     kept: u64,
 }
 
@@ -63,7 +64,7 @@ impl<'a> Reach<'a> {
     /// When the catalog fails.
     pub fn new(repo: &'a Repository, interrupt: &'a Interrupt) -> Result<Self, OpsError> {
         let kept = repo.catalog().mirrored_count().map_err(RepoError::from)?;
-        Ok(Self { repo, interrupt, seen: HashSet::new(), kept })
+        Ok(Self { repo, interrupt, seen: Visited::new(repo), kept })
     }
 
     /// Visits what is below these roots and was not visited before. Answers the nodes that cannot be read; what is below them
@@ -72,33 +73,35 @@ impl<'a> Reach<'a> {
     /// # Errors
     /// When the target cannot be reached, the catalog fails, or the work is to stop.
     pub fn walk(&mut self, roots: &[Root], visitor: &mut dyn Visitor) -> Result<Vec<Unreadable>, OpsError> {
-        let mut waiting: BTreeMap<u8, Vec<BlockId>> = BTreeMap::new();
+        let mut waiting = Waiting::default();
         let mut unreadable = Vec::new();
         for (root, level) in roots {
-            if !root.is_hole() && self.seen.insert(*root) {
-                waiting.entry(*level).or_default().push(*root);
+            if !root.is_hole() && self.seen.insert(*root)? {
+                waiting.add(*level, *root);
             }
         }
-        while let Some((level, nodes)) = waiting.pop_last() {
-            for chunk in nodes.chunks(NODES_AT_ONCE) {
-                self.interrupt.check()?;
-                for (id, node) in chunk.iter().zip(self.load(chunk)?) {
-                    match node {
-                        Err(error) if is_damage(&error) => unreadable.push(Unreadable { id: *id, error }),
-                        Err(error) => return Err(error.into()),
-                        Ok(node) => {
-                            visitor.node(id)?;
-                            match node {
-                                MirroredNode::Leaf(blocks) => visitor.blocks(&blocks),
-                                MirroredNode::Inner { level: below, children } if below < level => {
-                                    let new = children.into_iter().filter(|child| self.seen.insert(*child));
-                                    waiting.entry(below).or_default().extend(new);
-                                }
-                                // Levels descend, or a forged node could send us in circles.
-                                MirroredNode::Inner { .. } => {}
+        while let Some((level, nodes)) = waiting.take() {
+            self.interrupt.check()?;
+            for (id, node) in nodes.iter().zip(self.load(&nodes)?) {
+                let node = match node {
+                    Err(error) if is_damage(&error) => {
+                        unreadable.push(Unreadable { id: *id, error });
+                        continue;
+                    }
+                    node => node?,
+                };
+                visitor.node(id)?;
+                match node {
+                    MirroredNode::Leaf(blocks) => visitor.blocks(&blocks),
+                    MirroredNode::Inner { level: below, children } if below < level => {
+                        for child in children {
+                            if self.seen.insert(child)? {
+                                waiting.add(below, child);
                             }
                         }
                     }
+                    // Levels descend, or a forged node could send us in circles.
+                    MirroredNode::Inner { .. } => {}
                 }
             }
         }
@@ -110,7 +113,21 @@ impl<'a> Reach<'a> {
     /// # Errors
     /// When the catalog fails.
     pub fn forget_others(&self) -> Result<(), OpsError> {
-        Ok(self.repo.catalog().retain_mirrored(&self.seen).map_err(RepoError::from)?)
+        let catalog = self.repo.catalog();
+        let mut from = BlockId::HOLE;
+        loop {
+            self.interrupt.check()?;
+            let kept = catalog.mirrored_behind(&from).map_err(RepoError::from)?;
+            let Some(last) = kept.last() else { return Ok(()) };
+            from = *last;
+            let mut unused = Vec::new();
+            for id in kept {
+                if !self.seen.contains(&id)? {
+                    unused.push(id);
+                }
+            }
+            catalog.forget_mirrored(&unused).map_err(RepoError::from)?;
+        }
     }
 
     fn load(&mut self, ids: &[BlockId]) -> Result<Vec<Result<MirroredNode, RepoError>>, OpsError> {
@@ -130,6 +147,26 @@ impl<'a> Reach<'a> {
             .into_iter()
             .map(|node| node.map_or_else(|| read.next().unwrap_or(Err(RepoError::Stopped)), Ok))
             .collect())
+    }
+}
+
+/// Nodes that were met and not entered, by level. Beside the roots these are few, because leaves go first: of each level no more
+/// than the children of [`NODES_AT_ONCE`] nodes.
+#[derive(Default)]
+struct Waiting(BTreeMap<u8, Vec<BlockId>>);
+
+impl Waiting {
+    fn add(&mut self, level: u8, id: BlockId) {
+        self.0.entry(level).or_default().push(id);
+    }
+
+    /// Nodes of one level: the lowest of which there are enough to be looked at together, else the highest, which brings more.
+    fn take(&mut self) -> Option<(u8, Vec<BlockId>)> {
+        self.0.retain(|_, nodes| !nodes.is_empty());
+        let enough = self.0.iter().find(|(_, nodes)| nodes.len() >= NODES_AT_ONCE).map(|(level, _)| *level);
+        let level = enough.or_else(|| self.0.keys().next_back().copied())?;
+        let nodes = self.0.get_mut(&level)?;
+        Some((level, nodes.split_off(nodes.len().saturating_sub(NODES_AT_ONCE))))
     }
 }
 

@@ -111,7 +111,7 @@ impl std::fmt::Display for RbdImage {
 #[cfg(feature = "rbd")]
 pub use volume::{find, list, look, volume};
 
-#[cfg(not(feature = "rbd"))]
+#[cfg(any(test, not(feature = "rbd")))]
 mod absent {
     use super::{Pool, RbdImage, SourceError};
     use crate::source::Volume;
@@ -179,8 +179,17 @@ mod parse_tests {
 
     #[test]
     fn without_the_feature_the_error_says_how_to_get_it() {
-        assert!(HOW_TO_GET_IT.contains("--features rbd") && HOW_TO_GET_IT.contains("librbd-dev"));
-        let opened = volume(&RbdImage::parse("rbd/vm").unwrap());
-        assert_eq!(opened.is_ok(), cfg!(feature = "rbd"));
+        let image = RbdImage::parse("rbd/vm").unwrap();
+        let refusals = [
+            absent::volume(&image).err(),
+            absent::list(&image.pool).err(),
+            absent::find(&image).err(),
+            absent::look(&image).err(),
+        ];
+        for refused in refusals.into_iter().map(Option::unwrap) {
+            let said = refused.to_string();
+            assert!(said.contains("--features rbd") && said.contains("librbd-dev"), "{said}");
+        }
+        assert_eq!(volume(&image).is_ok(), cfg!(feature = "rbd"));
     }
 }
