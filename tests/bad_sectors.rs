@@ -8,9 +8,10 @@ use fuser::{
     OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request,
 };
 use std::ffi::OsStr;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const SIZE: u64 = 6 << 20;
 const SECTOR: u64 = 4096;
@@ -89,6 +90,12 @@ struct Lab {
 }
 
 impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("backyfs.toml"), "").unwrap();
+        Self { dir }
+    }
+
     fn run(&self, args: &[&str]) -> Output {
         let below = |name: &str| self.dir.path().join(name);
         Command::new(env!("CARGO_BIN_EXE_backyfs"))
@@ -96,6 +103,7 @@ impl Lab {
             .env("BACKYFS_TARGET", format!("dir:{}", below("repository").display()))
             .env("BACKYFS_STATE_DIR", below("state"))
             .env("BACKYFS_KEY_FILE", below("key"))
+            .env("BACKYFS_CONFIG", below("backyfs.toml"))
             .output()
             .unwrap()
     }
@@ -108,6 +116,25 @@ impl Lab {
     }
 }
 
+/// The program's own mount, gone at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn of(lab: &Lab) -> Self {
+        let at = lab.dir.path().join("backups");
+        std::fs::create_dir(&at).unwrap();
+        let done = lab.run(&["mount", at.to_str().unwrap()]);
+        assert!(done.status.success(), "{done:?}");
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("fusermount3").arg("-u").arg(&self.0).status();
+    }
+}
+
 fn mount(dir: &Path) -> (fuser::BackgroundSession, PathBuf) {
     let at = dir.join("mnt");
     std::fs::create_dir(&at).unwrap();
@@ -117,8 +144,57 @@ fn mount(dir: &Path) -> (fuser::BackgroundSession, PathBuf) {
 }
 
 #[test]
+fn a_copy_of_a_disk_with_bad_sectors_fails_and_is_no_backup() {
+    let lab = Lab::new();
+    let (session, disk) = mount(lab.dir.path());
+    let good = lab.dir.path().join("good");
+    std::fs::write(&good, (0..SIZE).map(good_byte).collect::<Vec<u8>>()).unwrap();
+    let worn = disk.parent().unwrap().display();
+    std::fs::write(
+        lab.dir.path().join("backyfs.toml"),
+        format!("[sources.worn]\nkind = \"file\"\npath = \"{worn}\"\n"),
+    )
+    .unwrap();
+    assert!(lab.run(&["init"]).status.success());
+    let mounted = Mounted::of(&lab);
+    let below = |name: &str| mounted.0.join(name);
+    let copy = |from: &Path, name: &str| {
+        let mut command = Command::new("cp");
+        command.arg(from).arg(below("incoming").join(name)).env("LC_ALL", "C").output().unwrap()
+    };
+    // Inside the daemon, and by cp itself: it is told, and nothing counts.
+    for (from, name) in [(below("sources/worn/disk"), "inside"), (disk, "by-cp")] {
+        assert_eq!(std::fs::metadata(&from).unwrap().len(), SIZE);
+        let done = copy(&from, name);
+        assert!(!done.status.success(), "{done:?}");
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(said.contains("Input/output error"), "{said}");
+        // cp closes what it has copied before it fails: that it did is seen a moment later.
+        let counts = || below("by_name").join(name).join("latest").exists();
+        let told = Instant::now();
+        while counts() && told.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!counts(), "{name} counts as a backup");
+        // What is good of it can be read, as of the disk itself.
+        let file = std::fs::File::open(&from).unwrap();
+        let mut sectors = vec![0; 4 * SECTOR as usize];
+        file.read_exact_at(&mut sectors, 996 * SECTOR).unwrap();
+        assert!(sectors.iter().enumerate().all(|(at, byte)| *byte == good_byte(996 * SECTOR + at as u64)));
+        assert_eq!(file.read_at(&mut sectors, 1_000 * SECTOR).unwrap_err().raw_os_error(), Some(libc::EIO));
+        // From a good disk it is a backup, under the same name.
+        let done = copy(&good, name);
+        assert!(done.status.success(), "{done:?}");
+        let original = below("by_name").join(name).join("latest/original");
+        assert!(std::fs::read(original).unwrap() == std::fs::read(&good).unwrap());
+    }
+    drop(mounted);
+    drop(session);
+}
+
+#[test]
 fn bad_sectors_are_named_and_the_rest_is_backed_up() {
-    let lab = Lab { dir: tempfile::tempdir().unwrap() };
+    let lab = Lab::new();
     let (session, disk) = mount(lab.dir.path());
     let disk = disk.to_str().unwrap().to_owned();
     assert!(lab.run(&["init"]).status.success());

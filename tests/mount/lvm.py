@@ -6,7 +6,7 @@ from lab.lvm_guest import TOOLS, LvmGuest, unit_tests
 from lab.shell import check, needs
 
 # What the script says when a part of it has held.
-STEPS = "THICK WORN THIN CRASH CONTINUE VIEW RESTORE CONFORMS FULL MOUNT FULLMOUNT MOUNTCRASH".split()
+STEPS = "THICK WORN THIN CRASH CONTINUE VIEW RESTORE CONFORMS FULL MOUNT FULLMOUNT MOUNTCONTINUE MOUNTCRASH".split()
 
 SCRIPT = r"""
 set -e
@@ -247,15 +247,40 @@ if wait $running; then fail cp of a full snapshot ended well; fi
 ls /mnt/by_name/m-thick > /dev/null || fail the mount hangs
 echo "GUEST-FULLMOUNT refused"
 
+# A copy of a thin volume whose writer is killed, and one whose daemon is: repeated, it goes on with what was copied, though the volume was
+# written to meanwhile. Nothing of the volume lies behind what was copied.
+until_ours() { i=0; while [ "$(ours)" -ne "$1" ] && [ $i -lt 200 ]; do i=$((i+1)); usleep 50000; done; [ "$(ours)" = "$1" ] || fail "$(ours) snapshots are left, not $1"; }
+crash() { kill -9 $(pidof backyfs); umount -l /mnt; i=0; while pidof backyfs > /dev/null && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done; }
+kept=$(ours)
+for how in writer daemon; do
+  case $how in
+    writer) if copier /mnt/sources/vg/thin /mnt/incoming/m-cut-$how 33554432 die; then fail the copier was not killed; fi ;;
+    daemon) copier /mnt/sources/vg/thin /mnt/incoming/m-cut-$how 33554432 wait > /tmp/copier & running=$!
+      i=0; until grep -q synced /tmp/copier; do kill -0 $running 2>/dev/null && [ $i -lt 1200 ] || fail the copier did not get that far; i=$((i+1)); usleep 50000; done
+      crash; kill -9 $running; wait $running 2>/dev/null && fail the copier was not killed
+      backyfs mount -o restore-to-sources=new /mnt > /tmp/said 2>&1 || fail mount after a crash ;;
+  esac
+  [ -e /mnt/by_name/m-cut-$how/latest ] && fail half a copy of a killed $how counts as a backup
+  i=0; until [ -s /mnt/status/drafts ]; do [ $i -lt 200 ] || fail nothing is left of the copy; i=$((i+1)); usleep 50000; done
+  until_ours $((kept + 1))
+  dd if=/dev/urandom of=/dev/vg/thin bs=4k seek=1000 count=2 conv=notrunc 2>/dev/null; sync
+  before=$(count BytesRead)
+  cp /mnt/sources/vg/thin /mnt/incoming/m-cut-$how || fail cp after a killed $how
+  read=$(($(count BytesRead) - before))
+  [ "$read" -le 6291456 ] || fail "after a killed $how $read bytes were read for a few that changed"
+  cmp /mnt/by_name/m-cut-$how/latest/original /dev/vg/thin || fail what was gone on with after a killed $how differs
+  kept=$((kept + 1)); until_ours $kept
+done
+echo "GUEST-MOUNTCONTINUE went on"
+
 # The daemon is killed while a volume is open: the next one removes its snapshot.
 exec 3< /mnt/sources/vg/thick
-[ "$(ours)" = 3 ] || fail an open volume has no snapshot
+[ "$(ours)" = $((kept + 1)) ] || fail an open volume has no snapshot
 kill -9 $(pidof backyfs); exec 3<&-
 umount -l /mnt; i=0; while pidof backyfs > /dev/null && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done
-[ "$(ours)" = 3 ] || fail who removed the snapshot?
+[ "$(ours)" = $((kept + 1)) ] || fail who removed the snapshot?
 backyfs mount /mnt > /tmp/said 2>&1 || fail mount after a crash
-i=0; while [ "$(ours)" -gt 2 ] && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done
-[ "$(ours)" = 2 ] || fail the next start left $(ours) snapshots
+until_ours $kept
 backyfs umount /mnt || fail umount
 echo "GUEST-MOUNTCRASH cleaned up"
 echo "GUEST-DONE"

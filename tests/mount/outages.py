@@ -3,13 +3,15 @@ them, nothing half counts as a backup, and what comes back is gone on with."""
 
 import errno
 import os
+import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from lab.case import test
-from lab.cluster import cluster, conf_with, table
-from lab.shell import MIB, check, equal, eventually, pattern, raises, same, sh
+from lab.cluster import cluster, conf_with, ours, table
+from lab.shell import MIB, Failed, check, equal, eventually, pattern, raises, same, sh
 from sources import configure, images
 
 # What a client waits for, in seconds; the defaults would make the test last for minutes.
@@ -42,6 +44,37 @@ def nothing_of(w, name):
     check(not w.latest(name).is_symlink(), f"{name} counts as a backup")
 
 
+def read_by(child):
+    """Bytes that a process has read, whatever it read them from; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{child.pid}/io").read_text().split()[1])
+    except OSError:
+        return 0
+
+
+def in_the_middle(w, *words, bytes):
+    """A command of ours that was stopped after it had read so much."""
+    for _ in range(5):
+        child = subprocess.Popen([w.binary, *map(str, words)], env=w.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while child.poll() is None:
+            if read_by(child) >= bytes:
+                child.send_signal(signal.SIGSTOP)
+                # Before it had ended, when it is there now.
+                if child.poll() is None:
+                    return child
+            time.sleep(0.001)
+        child.communicate()
+    raise Failed(f"{words} was done every time before it could be stopped")
+
+
+def failed_for(child, *reasons):
+    """It goes on, and fails with a sentence that names one of these."""
+    child.send_signal(signal.SIGCONT)
+    said = child.communicate(timeout=90)[1].decode()
+    equal(child.returncode, 5, f"code of a backup whose source went: {said}")
+    check(any(reason in said for reason in reasons), said)
+
+
 @test(mounted=False)
 def a_file_that_becomes_shorter_while_it_is_read(w, samples):
     at, tables = images(w)
@@ -62,6 +95,14 @@ def a_file_that_becomes_shorter_while_it_is_read(w, samples):
             os.pread(shrunk.fileno(), MIB, 9 * MIB)
     sh("cp", w.mnt / "sources" / "images" / "vm", w.incoming("vm"))
     same(at / "vm", w.original("vm"))
+    # So is whoever backs it up by command.
+    (at / "vm").write_bytes(os.urandom(256 * MIB))
+    child = in_the_middle(w, "backup", at / "vm", "by-command", bytes=24 * MIB)
+    os.truncate(at / "vm", MIB)
+    failed_for(child, "while it was being read")
+    nothing_of(w, "by-command")
+    w.run("backup", at / "vm", "by-command")
+    same(at / "vm", w.original("by-command"))
 
 
 @test(mounted=False, seconds=400)
@@ -153,6 +194,8 @@ def users_who_may_not_and_a_pool_that_goes(w, samples):
         mine = dict(kind="rbd", pool="rbd", namespace="mine", conf=conf)
         tables = table("mine", **mine, user="backup", snapshot_prefix="nightly-") + table("seen", **mine, user="looker")
         tables += table("all", kind="rbd", pool="rbd", conf=conf, user="backup") + table("doomed", kind="rbd", pool="doomed", conf=conf)
+        slow = conf_with(w, "slow", *IMPATIENT, f"rbd_qos_read_bps_limit = {2 * MIB}", conf=ceph.conf)
+        tables += table("slow", kind="rbd", pool="doomed", conf=slow)
         tables += table("nobody", **mine, user="nobody")
         configure(w, tables, "-o", "restore-to-sources=new")
         at = w.mnt / "sources"
@@ -182,7 +225,12 @@ def users_who_may_not_and_a_pool_that_goes(w, samples):
         equal(os.listdir(w.mnt / "sources" / "doomed"), ["vm"], "the pool")
         # The pool goes in the middle of a copy.
         source, target = begin(at / "doomed" / "vm", w.incoming("gone"), 8 * MIB)
+        words = [w.binary, "backup", "slow:vm", "gone-by-command"]
+        command = subprocess.Popen(words, env=w.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        eventually("the command has its snapshot", lambda: len(ours("doomed/vm", env=ceph.env)) == 2, 30)
+        time.sleep(0.5)
         ceph.ceph("osd", "pool", "delete", "doomed", "doomed", "--yes-i-really-really-mean-it")
+        check(command.poll() is None, "the backup ended before its pool was gone")
         start = time.monotonic()
         # A cluster may say that it is not allowed, as nothing is allowed in what is not there.
         gone = (errno.EIO, errno.ENOENT, errno.ETIMEDOUT, errno.EPERM)
@@ -193,7 +241,8 @@ def users_who_may_not_and_a_pool_that_goes(w, samples):
         with raises(*gone):
             os.listdir(at / "doomed")
         check(time.monotonic() - start < 60, f"told after {time.monotonic() - start:.0f} s")
-        for name in ("gone", "secret", "nobody"):
+        failed_for(command, "rbd:doomed/vm cannot be read")
+        for name in ("gone", "gone-by-command", "secret", "nobody"):
             nothing_of(w, name)
         equal(w.run("backup", "doomed:vm", "gone", ok=False, timeout=60).returncode, 5, "code of a pool that is gone")
         sh("cp", at / "mine" / "vm", w.incoming("vm"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from .guest import MODULES, Guest, _cpio, _kernel_package
 from .shell import MIB, Failed, sh
 
-TOOLS = ("qemu-system-x86_64", "mke2fs", "dpkg-deb", "apt-get", "lvm", "dmsetup", "thin_delta", "ldd", "cargo", "strip")
+TOOLS = ("qemu-system-x86_64", "mke2fs", "dpkg-deb", "apt-get", "lvm", "dmsetup", "thin_delta", "ldd", "cargo", "cc", "strip")
 FUSE_MODULES = ["fuse"]
 DM_MODULES = ["libcrc32c", "dm-mod", "dm-bufio", "dm-bio-prison", "dm-persistent-data", "dm-thin-pool", "dm-snapshot"]
 COMMANDS = ["lvs", "vgs", "pvs", "lvcreate", "lvremove", "lvchange", "lvextend", "lvreduce", "lvrename", "vgcreate", "pvcreate"]
@@ -27,6 +27,25 @@ devices { obtain_device_list_from_udev = 0
  use_devicesfile = 0 }
 global { event_activation = 0
  use_lvmpolld = 0 }
+"""
+# A copy by copy_file_range(2) that ends as it is told: killed by itself, or when everything is durable and somebody kills it.
+COPIER = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    if (argc != 5) return 2;
+    int from = open(argv[1], O_RDONLY), to = open(argv[2], O_RDWR | O_CREAT | O_TRUNC, 0644);
+    long length = atol(argv[3]);
+    if (from < 0 || to < 0 || copy_file_range(from, 0, to, 0, length, 0) != length) return 3;
+    if (!strcmp(argv[4], "die")) raise(SIGKILL);
+    if (fsync(to) || write(1, "synced\n", 7) != 7) return 4;
+    pause();
+    return 5;
+}
 """
 INITRAMFS_INIT = """#!/bin/sh
 /bin/busybox mount -t devtmpfs dev /dev
@@ -100,7 +119,10 @@ class LvmGuest:
         # That of busybox knows nothing of copy_file_range(2).
         (tree / "bin/cp").unlink()
         programs = {Path(p).name: p for p in map(shutil.which, ("lvm", "dmsetup", "thin_delta", "cp"))}
-        for name, program in (programs | {"backyfs": binary, "backyfs-units": units}).items():
+        (tree / "copier.c").write_text(COPIER)
+        sh("cc", "-o", tree.parent / "copier", tree / "copier.c")
+        programs |= {"backyfs": binary, "backyfs-units": units, "copier": tree.parent / "copier"}
+        for name, program in programs.items():
             real = Path(program).resolve()
             shutil.copy(real, tree / "bin" / name)
             for library in _libraries(real):
