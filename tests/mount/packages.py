@@ -109,6 +109,8 @@ def a_program_without_libraries(w, samples):
     linked = sh("ldd", program, ok=False)
     check(b"statically linked" in linked.stdout or b"not a dynamic executable" in linked.stderr, linked)
     check(b"INTERP" not in sh("readelf", "--program-headers", program).stdout, "no loader is asked for")
+    if os.uname().machine == "x86_64":
+        check(b"chacha208backends6avx512" in program.read_bytes(), "the flags of .cargo/config.toml hold")
     root = w.root / "empty"
     for directory in ("etc", "srv", "tmp"):
         (root / directory).mkdir(parents=True)
@@ -140,8 +142,8 @@ STAND_INS = {
     "rustc": 'case "$*" in *target-libdir*musl*) echo "$STAND/lib" ;; *) echo /nowhere ;; esac',
     "musl-gcc": "exit 0",
     "strip": "exit 0",
-    "cargo": 'while [ $# -gt 0 ]; do case $1 in --target) target=$2 ;; --target-dir) to=$2 ;; --features) exit 1 ;; esac; shift; done\n'
-    'mkdir -p "$to/$target/release"; echo "$target $RUSTFLAGS" > "$to/$target/release/backyfs"',
+    "cargo": 'while [ $# -gt 0 ]; do case $1 in --target) target=$2 ;; --target-dir) to=$2 ;; --config) config=$2 ;; --features) exit 1 ;; esac; shift; done\n'
+    'mkdir -p "$to/$target/release"; echo "$target; $config; ${RUSTFLAGS-unset}" > "$to/$target/release/backyfs"',
 }
 
 
@@ -156,12 +158,17 @@ def musl_is_taken_where_it_is(w, samples):
 
     def built():
         said = sh(TOP / "contrib/static", w.root / "out", env=env).stdout.decode()
-        return re.search(r"static, with (\w+) \((\S+)\)", said).groups(), (w.root / "out/backyfs").read_text().split()
+        return re.search(r"static, with (\w+) \((\S+)\)", said).groups(), (w.root / "out/backyfs").read_text().strip()
 
     machine = os.uname().machine
     equal(built()[0][0], "glibc", "there is a compiler, and no target")
     (place / "lib").mkdir()
-    equal(built(), (("musl", f"{machine}-unknown-linux-musl"), [f"{machine}-unknown-linux-musl", "-C", "target-feature=+crt-static"]), "both are there")
+    target = f"{machine}-unknown-linux-musl"
+    # Flags in RUSTFLAGS, even none, would replace those of .cargo/config.toml; these are added to them.
+    added = f"{target}; target.{target}.rustflags = ['-C', 'target-feature=+crt-static']"
+    equal(built(), (("musl", target), f"{added}; unset"), "both are there")
+    env["RUSTFLAGS"] = "-C opt-level=1"
+    equal(built()[1], f"{added}; -C opt-level=1 -C target-feature=+crt-static", "flags of the one who builds")
 
 
 @test(mounted=False, seconds=3600, slow=True)
