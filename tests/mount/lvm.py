@@ -248,10 +248,10 @@ ls /mnt/by_name/m-thick > /dev/null || fail the mount hangs
 echo "GUEST-FULLMOUNT refused"
 
 # A copy of a thin volume whose writer is killed, and one whose daemon is: repeated, it goes on with what was copied, though the volume was
-# written to meanwhile. Nothing of the volume lies behind what was copied.
+# written to meanwhile. What was not copied yet is read, as a device does not say what it does not map.
 until_ours() { i=0; while [ "$(ours)" -ne "$1" ] && [ $i -lt 200 ]; do i=$((i+1)); usleep 50000; done; [ "$(ours)" = "$1" ] || fail "$(ours) snapshots are left, not $1"; }
 crash() { kill -9 $(pidof backyfs); umount -l /mnt; i=0; while pidof backyfs > /dev/null && [ $i -lt 100 ]; do i=$((i+1)); usleep 50000; done; }
-kept=$(ours)
+kept=2; until_ours $kept
 for how in writer daemon; do
   case $how in
     writer) if copier /mnt/sources/vg/thin /mnt/incoming/m-cut-$how 33554432 die; then fail the copier was not killed; fi ;;
@@ -267,7 +267,7 @@ for how in writer daemon; do
   before=$(count BytesRead)
   cp /mnt/sources/vg/thin /mnt/incoming/m-cut-$how || fail cp after a killed $how
   read=$(($(count BytesRead) - before))
-  [ "$read" -le 6291456 ] || fail "after a killed $how $read bytes were read for a few that changed"
+  [ "$read" -le 35651584 ] || fail "after a killed $how $read bytes were read, and 33554432 of 67108864 had been copied"
   cmp /mnt/by_name/m-cut-$how/latest/original /dev/vg/thin || fail what was gone on with after a killed $how differs
   kept=$((kept + 1)); until_ours $kept
 done
