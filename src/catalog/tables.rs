@@ -24,7 +24,7 @@
 //! | `facts` | text | next node number, layout of the catalog, how often the index changed | never |
 //! | `damage` | damage report id 16 | the report | `damage_reports`, compared with a listing of the target |
 //! | `bad_copies` | block id 32, pack id 32 | origin u8 (0: noted here, 1: reported), text: what is wrong | the bad copies of one block: is it damaged |
-//! | `mirror` | node id 32 | 0 and the first 8 bytes of each block id, or level + 1 and the ids of children | `retain_mirrored`; otherwise looked up |
+//! | `mirror` | node id 32 | 0 and the first 8 bytes of each block id, or level + 1 and the ids of children | `forget_mirrored`; otherwise looked up |
 //! | `sightings` | pack id 32 | time i64, the least when something referred to it | `sightings` reads all of it |
 //! | `removed` | uid 16, of a draft its id | level u8, root id 32 | `removed_roots` reads all of it |
 //! | `scrubbed` | pack id 32 | time 8: when this host last read all of it | `scrubbed`, sorted by time afterwards |

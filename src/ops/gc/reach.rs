@@ -80,7 +80,7 @@ impl<'a> Reach<'a> {
                 waiting.add(*level, *root);
             }
         }
-        while let Some((level, nodes)) = waiting.take() {
+        while let Some(nodes) = waiting.take() {
             self.interrupt.check()?;
             for (id, node) in nodes.iter().zip(self.load(&nodes)?) {
                 let node = match node {
@@ -93,15 +93,14 @@ impl<'a> Reach<'a> {
                 visitor.node(id)?;
                 match node {
                     MirroredNode::Leaf(blocks) => visitor.blocks(&blocks),
-                    MirroredNode::Inner { level: below, children } if below < level => {
+                    // Whatever level somebody named it under: each is entered once, so nothing goes in circles.
+                    MirroredNode::Inner { level: below, children } => {
                         for child in children {
                             if self.seen.insert(child)? {
                                 waiting.add(below, child);
                             }
                         }
                     }
-                    // Levels descend, or a forged node could send us in circles.
-                    MirroredNode::Inner { .. } => {}
                 }
             }
         }
@@ -161,12 +160,12 @@ impl Waiting {
     }
 
     /// Nodes of one level: the lowest of which there are enough to be looked at together, else the highest, which brings more.
-    fn take(&mut self) -> Option<(u8, Vec<BlockId>)> {
+    fn take(&mut self) -> Option<Vec<BlockId>> {
         self.0.retain(|_, nodes| !nodes.is_empty());
         let enough = self.0.iter().find(|(_, nodes)| nodes.len() >= NODES_AT_ONCE).map(|(level, _)| *level);
         let level = enough.or_else(|| self.0.keys().next_back().copied())?;
         let nodes = self.0.get_mut(&level)?;
-        Some((level, nodes.split_off(nodes.len().saturating_sub(NODES_AT_ONCE))))
+        Some(nodes.split_off(nodes.len().saturating_sub(NODES_AT_ONCE)))
     }
 }
 
