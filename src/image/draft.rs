@@ -13,8 +13,8 @@ use crate::image::reader::ImageReader;
 use crate::image::tree::{MapTree, Want};
 use crate::repo::buffers::PooledBuffer;
 use crate::repo::packer::PackNo;
-use crate::repo::pipeline::{BlockJob, BlockSink};
-use crate::repo::store::{Placed, Placement};
+use crate::repo::pipeline::{BlockJob, BlockSink, Known};
+use crate::repo::store::{Named, Placed, Placement};
 use crate::repo::{RepoError, Repository};
 use crate::words::geometry::{BlockSize, FANOUT};
 use crate::words::ids::BlockId;
@@ -160,6 +160,60 @@ impl DraftImage {
         self.evict(&mut state, &mut jobs)?;
         drop(state);
         self.submit(jobs)
+    }
+
+    /// As [`DraftImage::write_at`], for many threads that each write what they have just read: whole blocks are named by the caller,
+    /// while the processor's cache still holds them, and only those that are new are copied and handed to the pipeline.
+    ///
+    /// # Errors
+    /// When the draft has failed, now or before.
+    pub fn write_named(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<(), RepoError> {
+        let block = self.size.bytes();
+        let whole = if offset.is_multiple_of(block as u64) { data.len() / block * block } else { 0 };
+        let (blocks, rest) = data.split_at(whole);
+        if !blocks.is_empty() {
+            self.sticky(self.try_write_named(offset, blocks))?;
+        }
+        if rest.is_empty() { Ok(()) } else { self.write_at(offset + whole as u64, rest) }
+    }
+
+    fn try_write_named(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<(), RepoError> {
+        let first = self.size.index_of(offset);
+        let blocks: Vec<_> = (first..)
+            .zip(data.chunks_exact(self.size.bytes()))
+            .map(|(index, plain)| (plain, self.base_id(index)))
+            .collect();
+        let named = self.repo.name_blocks(&blocks)?;
+        let copy = |(named, plain): (&Named, &[u8])| matches!(named, Named::New(_)).then(|| self.copied(plain));
+        let copies: Vec<_> = named.iter().zip(blocks.iter().map(|(plain, _)| *plain)).map(copy).collect();
+        let mut jobs = Vec::new();
+        let mut state = self.lock_for_change()?;
+        let end = offset + data.len() as u64;
+        if end > state.size_bytes {
+            self.set_size(&mut state, end)?;
+        }
+        state.changes += 1;
+        state.stats.written_bytes += data.len() as u64;
+        for (index, (named, copy)) in (first..).zip(named.into_iter().zip(copies)) {
+            state.partial.remove(&index);
+            match (named, copy) {
+                (Named::New(id), Some(block)) => jobs.push(self.fly(&mut state, index, block, Known::Name(id))),
+                (Named::New(_), None) => return Err(RepoError::Stopped),
+                (Named::Known(placed), _) => {
+                    // Nobody settles now, so nobody waits for what this makes void.
+                    state.in_flight.remove(&index);
+                    state.place(&self.repo, index, &placed, self.size)?;
+                }
+            }
+        }
+        drop(state);
+        self.submit(jobs)
+    }
+
+    fn copied(&self, plain: &[u8]) -> PooledBuffer {
+        let mut buffer = self.repo.buffers().take();
+        buffer.copy_from_slice(plain);
+        buffer
     }
 
     /// Makes a range zero, within the present size.
@@ -441,15 +495,21 @@ impl DraftImage {
             self.fill(state, index)?;
         }
         let Some(partial) = state.partial.remove(&index) else { return Err(RepoError::Stopped) };
+        Ok(self.fly(state, index, partial.buffer, Known::Base(self.base_id(index))))
+    }
+
+    /// Puts a whole block in flight; the job is for [`DraftImage::submit`].
+    fn fly(self: &Arc<Self>, state: &mut State, index: u64, block: PooledBuffer, known: Known) -> BlockJob {
         state.sequence += 1;
-        let (block, sequence) = (Arc::new(partial.buffer), state.sequence);
+        let (block, sequence) = (Arc::new(block), state.sequence);
         state.in_flight.insert(index, InFlight { block: Arc::clone(&block), sequence });
-        let base = match &self.base {
-            Some(base) => base.block_id(index).unwrap_or(BlockId::HOLE),
-            None => BlockId::HOLE,
-        };
         let sink: Arc<dyn BlockSink> = Arc::clone(self) as _;
-        Ok(BlockJob { index, sequence, block, base, sink })
+        BlockJob { index, sequence, block, known, sink }
+    }
+
+    /// What the base holds at a position, which is worth a comparison and no error.
+    fn base_id(&self, index: u64) -> BlockId {
+        self.base.as_ref().and_then(|base| base.block_id(index).ok()).unwrap_or(BlockId::HOLE)
     }
 
     /// Keeps the number of partial blocks bounded: those not touched for longest go first.
@@ -520,6 +580,22 @@ impl State {
     fn health(&self) -> Result<(), RepoError> {
         self.error.clone().map_or(Ok(()), Err)
     }
+
+    /// Puts a block that has its place into the map.
+    fn place(&mut self, repo: &Repository, index: u64, placed: &Placed, size: BlockSize) -> Result<(), RepoError> {
+        let bytes = size.bytes_u64();
+        match placed.placement {
+            Placement::Hole => self.stats.zero_bytes += bytes,
+            Placement::Unchanged => self.stats.unchanged_bytes += bytes,
+            Placement::Deduplicated => self.stats.deduplicated_bytes += bytes,
+            Placement::Stored { sealed_bytes } => {
+                self.stats.new_bytes += bytes;
+                self.stats.stored_bytes += u64::from(sealed_bytes);
+            }
+        }
+        self.packs.extend(placed.pack);
+        self.tree.set(repo, index, placed.id)
+    }
 }
 
 impl BlockSink for DraftImage {
@@ -529,23 +605,10 @@ impl BlockSink for DraftImage {
         match outcome {
             // A write, a hole or a truncation came after: this state of the block is void.
             Ok(placed) if !current => state.packs.extend(placed.pack),
-            Ok(placed) => {
-                let bytes = self.size.bytes_u64();
-                match placed.placement {
-                    Placement::Hole => state.stats.zero_bytes += bytes,
-                    Placement::Unchanged => state.stats.unchanged_bytes += bytes,
-                    Placement::Deduplicated => state.stats.deduplicated_bytes += bytes,
-                    Placement::Stored { sealed_bytes } => {
-                        state.stats.new_bytes += bytes;
-                        state.stats.stored_bytes += u64::from(sealed_bytes);
-                    }
-                }
-                state.packs.extend(placed.pack);
-                match state.tree.set(&self.repo, index, placed.id) {
-                    Ok(()) => drop(state.in_flight.remove(&index)),
-                    Err(error) => drop(state.error.get_or_insert(error)),
-                }
-            }
+            Ok(placed) => match state.place(&self.repo, index, &placed, self.size) {
+                Ok(()) => drop(state.in_flight.remove(&index)),
+                Err(error) => drop(state.error.get_or_insert(error)),
+            },
             Err(error) => drop(state.error.get_or_insert(error)),
         }
         drop(state);

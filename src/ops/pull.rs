@@ -22,8 +22,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is read at once: an object of rbd, and a few requests of a disk.
 const CHUNK_BYTES: u64 = 4 << 20;
-/// Reads under way. Disks and clusters answer several at once; hashing keeps up with no more.
-const THREADS: usize = 4;
+/// Reads under way, at least. Disks and clusters answer several at once.
+const THREADS_MIN: usize = 4;
+/// And at most, where there are more cores: each reads, hashes, and has memory for a chunk.
+const THREADS_MAX: usize = 16;
+/// What is read and then hashed at once, unless a block is larger: it fits into the cache next to a core.
+const NAMED_BYTES: usize = 256 << 10;
 /// What a chunk that cannot be read is taken apart into first, so that few bad sectors cost few single reads.
 const PIECE_BYTES: u64 = 64 << 10;
 /// More bad sectors than this are no bad sectors but a source that is broken.
@@ -113,9 +117,11 @@ impl Pull<'_> {
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
         };
-        let (queue, chunks) = bounded(THREADS);
+        let cores = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
+        let threads = cores.clamp(THREADS_MIN, THREADS_MAX);
+        let (queue, chunks) = bounded(threads);
         std::thread::scope(|scope| {
-            for _ in 0..THREADS {
+            for _ in 0..threads {
                 let chunks = chunks.clone();
                 let flow = &flow;
                 scope.spawn(move || flow.serve(&chunks));
@@ -221,18 +227,31 @@ impl Flow<'_> {
     }
 
     fn chunk(&self, chunk: &Range<u64>, buffer: &mut [u8]) -> Result<(), OpsError> {
-        match self.pull.source.read_at(chunk.start, buffer) {
+        let Pull { source, image, repo, monitor, .. } = *self.pull;
+        let piece_bytes = NAMED_BYTES.max(repo.block_size().bytes());
+        let mut reached = chunk.start;
+        let mut written = Ok(());
+        let mut write = |piece: &[u8]| {
+            if written.is_ok() {
+                monitor.count(Counter::BytesRead, piece.len() as u64);
+                written = image.write_named(reached, piece);
+                reached += piece.len() as u64;
+            }
+        };
+        match source.read_pieces(chunk.start, buffer, piece_bytes, &mut write) {
             Ok(()) => {}
-            Err(error) if error.is_bad_medium() => {
-                self.pull.source.check()?;
-                self.salvage(chunk.start, buffer)?;
+            Err(error) if error.is_bad_medium() && written.is_ok() => {
+                let rest = &mut buffer[..usize::try_from(chunk.end - reached).unwrap_or(0)];
+                source.check()?;
+                self.salvage(reached, rest)?;
                 // What ran full meanwhile has made everything since unreadable.
-                self.pull.source.check()?;
+                source.check()?;
+                monitor.count(Counter::BytesRead, rest.len() as u64);
+                written = image.write_named(reached, rest);
             }
             Err(error) => return Err(error.into()),
         }
-        self.pull.monitor.count(Counter::BytesRead, buffer.len() as u64);
-        Ok(self.pull.image.write_at(chunk.start, buffer)?)
+        Ok(written?)
     }
 
     /// Reads piece by piece, and sector by sector where a piece cannot be read.

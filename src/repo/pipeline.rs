@@ -23,10 +23,19 @@ pub struct BlockJob {
     pub sequence: u64,
     /// Its contents: exactly one block.
     pub block: Arc<PooledBuffer>,
-    /// The id at this position in the version it is likely to equal.
-    pub base: BlockId,
+    /// What is known of it.
+    pub known: Known,
     /// Who wants to know.
     pub sink: Arc<dyn BlockSink>,
+}
+
+/// What is known of a block that is to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// The id at its position in the version it is likely to equal.
+    Base(BlockId),
+    /// Its own id, which was looked for and not found.
+    Name(BlockId),
 }
 
 /// See the module.
@@ -61,17 +70,26 @@ fn work(core: &Core, jobs: &Receiver<BlockJob>) {
     for job in jobs {
         match jobs.try_recv() {
             Ok(second) => work_pair(core, job, second),
-            Err(_) => {
-                let stored = guarded(|| core.store_block(&job.block, job.base));
-                job.sink.placed(job.index, job.sequence, stored.unwrap_or(Err(RepoError::Stopped)));
-            }
+            Err(_) => work_one(core, &job),
         }
     }
 }
 
-/// Two blocks that were both waiting, which is faster than one after the other.
+fn work_one(core: &Core, job: &BlockJob) {
+    let stored = guarded(|| match job.known {
+        Known::Base(base) => core.store_block(&job.block, base),
+        Known::Name(id) => core.store_new(&job.block, id),
+    });
+    job.sink.placed(job.index, job.sequence, stored.unwrap_or(Err(RepoError::Stopped)));
+}
+
+/// Two blocks that were both waiting: to name them together is faster than one after the other.
 fn work_pair(core: &Core, first: BlockJob, second: BlockJob) {
-    let stored = guarded(|| core.store_pair([(&first.block, first.base), (&second.block, second.base)]));
+    let (Known::Base(one), Known::Base(other)) = (first.known, second.known) else {
+        work_one(core, &first);
+        return work_one(core, &second);
+    };
+    let stored = guarded(|| core.store_pair([(&first.block, one), (&second.block, other)]));
     let stored = stored.unwrap_or([Err(RepoError::Stopped), Err(RepoError::Stopped)]);
     for (job, outcome) in [first, second].into_iter().zip(stored) {
         job.sink.placed(job.index, job.sequence, outcome);

@@ -36,6 +36,15 @@ pub struct Placed {
     pub pack: Option<PackNo>,
 }
 
+/// A block that has an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// It needs no room.
+    Known(Placed),
+    /// It was nowhere when it was looked for, and is to be stored.
+    New(BlockId),
+}
+
 thread_local! {
     static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -50,27 +59,62 @@ impl Core {
 
     /// As [`Core::store_block`], of two blocks with their bases: naming two takes little longer than naming one.
     pub fn store_pair(&self, blocks: [(&[u8], BlockId); 2]) -> [Result<Placed, RepoError>; 2] {
-        let [(first, _), (second, _)] = blocks;
-        let ids = match (is_zero(first), is_zero(second)) {
+        let ids = self.ids_of_pair(blocks.map(|(plain, _)| plain));
+        [0, 1].map(|i| self.store_named(blocks[i].0, ids[i], blocks[i].1))
+    }
+
+    /// Names blocks, each with its base as in [`Core::store_block`], and looks for them. Nothing is stored.
+    pub fn name_blocks(&self, blocks: &[(&[u8], BlockId)]) -> Result<Vec<Named>, RepoError> {
+        let mut named = Vec::with_capacity(blocks.len());
+        for pair in blocks.chunks(2) {
+            let ids = match *pair {
+                [(first, _), (second, _)] => self.ids_of_pair([first, second]),
+                _ => [(!is_zero(pair[0].0)).then(|| self.sealer.data_id(pair[0].0)), None],
+            };
+            for ((_, base), id) in pair.iter().zip(ids) {
+                named.push(self.look_for(id, *base)?);
+            }
+        }
+        Ok(named)
+    }
+
+    /// Stores a data block that was not found when it was named.
+    pub fn store_new(&self, plain: &[u8], id: BlockId) -> Result<Placed, RepoError> {
+        match self.pending(id) {
+            Some(placed) => Ok(placed),
+            None => self.add(BlockKind::Data, id, plain),
+        }
+    }
+
+    /// The ids of two blocks; none of those that are zero.
+    fn ids_of_pair(&self, [first, second]: [&[u8]; 2]) -> [Option<BlockId>; 2] {
+        match (is_zero(first), is_zero(second)) {
             (true, true) => [None, None],
             (true, false) => [None, Some(self.sealer.data_id(second))],
             (false, true) => [Some(self.sealer.data_id(first)), None],
             (false, false) => self.sealer.data_id_pair([first, second]).map(Some),
-        };
-        [0, 1].map(|i| self.store_named(blocks[i].0, ids[i], blocks[i].1))
+        }
     }
 
     /// Stores a block that is zero (`None`) or has this id.
     fn store_named(&self, plain: &[u8], id: Option<BlockId>, base: BlockId) -> Result<Placed, RepoError> {
+        match self.look_for(id, base)? {
+            Named::Known(placed) => Ok(placed),
+            Named::New(id) => self.add(BlockKind::Data, id, plain),
+        }
+    }
+
+    /// What is to be done about a data block that is zero (`None`) or has this id.
+    fn look_for(&self, id: Option<BlockId>, base: BlockId) -> Result<Named, RepoError> {
         let Some(id) = id else {
             self.monitor.count(Counter::BlocksHole, 1);
-            return Ok(Placed { id: BlockId::HOLE, placement: Placement::Hole, pack: None });
+            return Ok(Named::Known(Placed { id: BlockId::HOLE, placement: Placement::Hole, pack: None }));
         };
         if id == base && !self.catalog.is_damaged(&id)? {
             self.monitor.count(Counter::BlocksUnchanged, 1);
-            return Ok(Placed { id, placement: Placement::Unchanged, pack: None });
+            return Ok(Named::Known(Placed { id, placement: Placement::Unchanged, pack: None }));
         }
-        self.store(BlockKind::Data, id, plain)
+        self.find(id)
     }
 
     /// Stores a map node; an all-hole node costs nothing.
@@ -79,21 +123,34 @@ impl Core {
             return Ok(Placed { id: BlockId::HOLE, placement: Placement::Hole, pack: None });
         }
         let plain = node.encode();
-        self.store(BlockKind::Map, self.sealer.node_id(&plain), &plain)
+        match self.find(self.sealer.node_id(&plain))? {
+            Named::Known(placed) => Ok(placed),
+            Named::New(id) => self.add(BlockKind::Map, id, &plain),
+        }
     }
 
-    fn store(&self, kind: BlockKind, id: BlockId, plain: &[u8]) -> Result<Placed, RepoError> {
-        let known = |pack| Placed { id, placement: Placement::Deduplicated, pack };
-        if let Some(no) = self.packer.pending_in(&id) {
-            self.monitor.count(Counter::BlocksDeduplicated, 1);
-            return Ok(known(Some(no)));
+    /// Looks for a block in packs and in what is on its way into them.
+    fn find(&self, id: BlockId) -> Result<Named, RepoError> {
+        if let Some(placed) = self.pending(id) {
+            return Ok(Named::Known(placed));
         }
         self.monitor.count(Counter::IndexLookups, 1);
         // Never deduplicate against copies that are known to be bad.
         if self.catalog.has_sound_location(&id)? {
             self.monitor.count(Counter::BlocksDeduplicated, 1);
-            return Ok(known(None));
+            return Ok(Named::Known(known(id, None)));
         }
+        Ok(Named::New(id))
+    }
+
+    fn pending(&self, id: BlockId) -> Option<Placed> {
+        let no = self.packer.pending_in(&id)?;
+        self.monitor.count(Counter::BlocksDeduplicated, 1);
+        Some(known(id, Some(no)))
+    }
+
+    /// Adds a block to a pack, unless it is pending by now.
+    fn add(&self, kind: BlockKind, id: BlockId, plain: &[u8]) -> Result<Placed, RepoError> {
         FRAME.with_borrow_mut(|frame| {
             frame.clear();
             let level = self.header.zstd_level;
@@ -101,7 +158,7 @@ impl Core {
             let plain_len = u32::try_from(plain.len()).expect("a block is at most 4 MiB");
             let (no, added) = self.packer.append(kind, id, frame, plain_len)?;
             if !added {
-                return Ok(known(Some(no)));
+                return Ok(known(id, Some(no)));
             }
             self.monitor.count(Counter::BlocksStored, 1);
             self.monitor.count(Counter::BytesPlain, plain.len() as u64);
@@ -112,7 +169,20 @@ impl Core {
     }
 }
 
+fn known(id: BlockId, pack: Option<PackNo>) -> Placed {
+    Placed { id, placement: Placement::Deduplicated, pack }
+}
+
 impl Repository {
+    /// Names whole blocks, each with the id at its position in the version it is likely to equal, and looks for them. Nothing
+    /// is stored: what is new is for [`Repository::submit`].
+    ///
+    /// # Errors
+    /// When the catalog fails.
+    pub fn name_blocks(&self, blocks: &[(&[u8], BlockId)]) -> Result<Vec<Named>, RepoError> {
+        self.core.name_blocks(blocks)
+    }
+
     /// The id that a whole block has, stored or not.
     pub fn data_id(&self, plain: &[u8]) -> BlockId {
         self.core.sealer.data_id(plain)

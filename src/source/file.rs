@@ -7,6 +7,7 @@ use crate::source::{Content, Extent, Source, SourceError, page_cache};
 use crate::words::attribute::{FileAttributes, Mtime};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -154,6 +155,11 @@ impl FileSource {
         u64::try_from(found).map_err(|_| io::Error::last_os_error())
     }
 
+    /// Pages of a range of which the page cache holds nothing.
+    fn absent(&self, offset: u64, len: usize) -> Vec<Range<u64>> {
+        page_cache::absent(&self.file, &(offset & !0xffff..offset + len as u64))
+    }
+
     fn read_all(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
         let mut done = 0;
         while done < buffer.len() {
@@ -227,8 +233,7 @@ impl Source for FileSource {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let range = offset & !0xffff..offset + buffer.len() as u64;
-        let absent = page_cache::absent(&self.file, &range);
+        let absent = self.absent(offset, buffer.len());
         let read = self.read_all(offset, buffer);
         page_cache::forget(&self.file, &absent);
         match read {
@@ -238,6 +243,30 @@ impl Source for FileSource {
             }
             read => read,
         }
+    }
+
+    /// What the page cache holds is read piece by piece into the same memory. A disk is asked for all of it at once.
+    fn read_pieces(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        piece_bytes: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), SourceError> {
+        if !self.absent(offset, buffer.len()).is_empty() {
+            self.read_at(offset, buffer)?;
+            buffer.chunks(piece_bytes).for_each(each);
+            return Ok(());
+        }
+        let mut at = offset;
+        let end = offset + buffer.len() as u64;
+        while at < end {
+            let len = piece_bytes.min((end - at) as usize);
+            self.read_all(at, &mut buffer[..len])?;
+            each(&buffer[..len]);
+            at += len as u64;
+        }
+        Ok(())
     }
 }
 

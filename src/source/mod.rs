@@ -81,6 +81,24 @@ pub trait Source: Send + Sync {
     /// before it should. The buffer holds anything then.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError>;
 
+    /// Reads `buffer.len()` bytes from `offset` as [`Source::read_at`] does, and hands them over in order, in pieces of `piece_bytes`
+    /// (the last may be shorter), each as soon as it is there: what is read quickly still is in the processor's cache then. `buffer`
+    /// is room to read into; what it holds afterwards may be anything.
+    ///
+    /// # Errors
+    /// As [`Source::read_at`]. What was handed over before counts.
+    fn read_pieces(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        piece_bytes: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), SourceError> {
+        self.read_at(offset, buffer)?;
+        buffer.chunks(piece_bytes).for_each(each);
+        Ok(())
+    }
+
     /// The smallest part that can be unreadable by itself, in bytes.
     fn sector_bytes(&self) -> u32 {
         4096

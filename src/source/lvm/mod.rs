@@ -190,6 +190,16 @@ impl Source for LvmSource {
         self.device.read_at(offset, buffer)
     }
 
+    fn read_pieces(
+        &self,
+        offset: u64,
+        buffer: &mut [u8],
+        piece_bytes: usize,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), SourceError> {
+        self.device.read_pieces(offset, buffer, piece_bytes, each)
+    }
+
     fn sector_bytes(&self) -> u32 {
         self.device.sector_bytes()
     }
