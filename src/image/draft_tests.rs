@@ -10,6 +10,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 enum Op {
     Write(u64, Vec<u8>),
+    WriteNamed(u64, Vec<u8>),
     Punch(u64, u64),
     Truncate(u64),
     Read(u64, usize),
@@ -25,8 +26,10 @@ fn op() -> impl Strategy<Value = Op> {
     let len = prop_oneof![1usize..10, 500usize..6000, Just(4096usize), 8000usize..40_000];
     let offset = prop_oneof![0..SPAN, (0..40u64).prop_map(|block| block * BLOCK)];
     let fill = prop_oneof![Just(0u8), 1u8..4];
+    let fill2 = fill.clone();
     prop_oneof![
         6 => (offset.clone(), len.clone(), fill).prop_map(|(at, len, fill)| Op::Write(at, vec![fill; len])),
+        4 => (offset.clone(), len.clone(), fill2).prop_map(|(at, len, fill)| Op::WriteNamed(at, vec![fill; len])),
         2 => (offset.clone(), 1u64..30_000).prop_map(|(at, len)| Op::Punch(at, len)),
         1 => (0..SPAN).prop_map(Op::Truncate),
         3 => (offset.clone(), len).prop_map(|(at, len)| Op::Read(at, len)),
@@ -55,11 +58,15 @@ fn run(world: &TestRepository, ops: Vec<Op>) {
     let mut model: Vec<u8> = Vec::new();
     for op in ops {
         match op {
-            Op::Write(at, data) => {
-                draft.write_at(at, &data).unwrap();
+            Op::Write(at, ref data) | Op::WriteNamed(at, ref data) => {
+                match op {
+                    Op::Write(..) => draft.write_at(at, data),
+                    _ => draft.write_named(at, data),
+                }
+                .unwrap();
                 let (from, to) = (at as usize, at as usize + data.len());
                 model.resize(model.len().max(to), 0);
-                model[from..to].copy_from_slice(&data);
+                model[from..to].copy_from_slice(data);
             }
             Op::Punch(at, len) => {
                 draft.punch(at, len).unwrap();

@@ -38,6 +38,16 @@ pub fn reads_what_it_holds(source: &dyn Source, expected: &[u8]) {
             });
         }
     });
+    // In pieces: all of it, in order.
+    for piece_bytes in [4096, 1 << 20] {
+        let mut read = Vec::new();
+        let mut each = |piece: &[u8]| {
+            assert_eq!(piece.len(), piece_bytes.min(expected.len() - read.len()));
+            read.extend_from_slice(piece);
+        };
+        source.read_pieces(0, &mut vec![0xee; expected.len()], piece_bytes, &mut each).unwrap();
+        assert!(read == expected, "in pieces of {piece_bytes}");
+    }
     // Nothing is made up behind the end.
     let behind = source.read_at(size.saturating_sub(1), &mut [0; 4097]);
     assert!(matches!(behind, Err(SourceError::Shrank { .. } | SourceError::Read { .. })), "{behind:?}");
