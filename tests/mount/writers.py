@@ -22,8 +22,9 @@ def python(w, code, name="k"):
 
 
 def partial(w, name="k", seconds=0.5, number=signal.SIGKILL):
-    """A dd of endless random bytes that is stopped by a signal."""
-    p = subprocess.Popen(["dd", "if=/dev/urandom", f"of={w.incoming(name)}", "bs=1M"], stderr=subprocess.DEVNULL)
+    """A dd of endless random bytes that is stopped by a signal, even where this test runs under nohup(1)."""
+    argv = ["dd", "if=/dev/urandom", f"of={w.incoming(name)}", "bs=1M"]
+    p = subprocess.Popen(argv, stderr=subprocess.DEVNULL, preexec_fn=lambda: number != signal.SIGKILL and signal.signal(number, signal.SIG_DFL))
     eventually("dd writes", lambda: w.incoming(name).exists() and w.incoming(name).stat().st_size > 6 * MIB, 20)
     time.sleep(seconds)
     p.send_signal(number)
