@@ -14,8 +14,6 @@ use std::sync::Arc;
 
 /// Memory of one id in a hash table that is growing.
 const ENTRY_BYTES: usize = 96;
-/// Ids in memory even with the least budget.
-const RECENT_MIN: usize = 1024;
 /// Ids of a file that are read at once. One of so many is kept in memory.
 const PAGE_IDS: usize = 256;
 
@@ -31,7 +29,9 @@ pub struct Visited {
 impl Visited {
     /// Nothing is visited yet.
     pub fn new(repo: &Repository) -> Self {
-        Self::within(repo.state_dir(), (repo.memory().block_cache / 4 / ENTRY_BYTES).max(RECENT_MIN))
+        // The tests of all that walks do it with files, too.
+        let recent_max = if cfg!(test) { 16 } else { repo.memory().block_cache / 4 / ENTRY_BYTES };
+        Self::within(repo.state_dir(), recent_max.max(1))
     }
 
     fn within(room: &Path, recent_max: usize) -> Self {
@@ -76,7 +76,7 @@ impl Visited {
         while let [.., longer, last] = &self.runs[..]
             && longer.count < 2 * last.count
         {
-            let merged = Run::write(&self.room, Merged::of(longer, last))?;
+            let merged = Run::write(&self.room, merged(longer, last))?;
             self.runs.truncate(self.runs.len() - 2);
             self.runs.push(merged);
         }
@@ -114,22 +114,21 @@ impl Run {
     fn contains(&self, id: &BlockId) -> io::Result<bool> {
         match self.firsts.partition_point(|first| first <= id) {
             0 => Ok(false),
-            after => Ok(self.page(after - 1)?.binary_search(id).is_ok()),
+            after => self.page(after - 1, |ids| ids.binary_search(id.as_bytes()).is_ok()),
         }
     }
 
-    fn page(&self, number: usize) -> io::Result<Vec<BlockId>> {
+    fn page<T>(&self, number: usize, look: impl FnOnce(&[[u8; BlockId::LEN]]) -> T) -> io::Result<T> {
         let first = number * PAGE_IDS;
-        let mut bytes = vec![0; PAGE_IDS.min(self.count - first) * BlockId::LEN];
-        self.file.read_exact_at(&mut bytes, (first * BlockId::LEN) as u64)?;
-        Ok(bytes.as_chunks().0.iter().map(|id| BlockId::from_bytes(*id)).collect())
+        let mut page = [[0; BlockId::LEN]; PAGE_IDS];
+        let page = &mut page[..PAGE_IDS.min(self.count - first)];
+        self.file.read_exact_at(page.as_flattened_mut(), (first * BlockId::LEN) as u64)?;
+        Ok(look(page))
     }
 
     fn ids(&self) -> impl Iterator<Item = io::Result<BlockId>> {
-        (0..self.firsts.len()).flat_map(|number| match self.page(number) {
-            Ok(page) => page.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(error) => vec![Err(error)],
-        })
+        let ids = |page: &[[u8; BlockId::LEN]]| page.iter().map(|id| Ok(BlockId::from_bytes(*id))).collect();
+        (0..self.firsts.len()).flat_map(move |number| self.page(number, ids).unwrap_or_else(|error| vec![Err(error)]))
     }
 }
 
@@ -139,10 +138,8 @@ struct Merged<A: Iterator, B: Iterator> {
     other: Peekable<B>,
 }
 
-impl Merged<std::iter::Empty<()>, std::iter::Empty<()>> {
-    fn of(one: &Run, other: &Run) -> impl Iterator<Item = io::Result<BlockId>> {
-        Merged { one: one.ids().peekable(), other: other.ids().peekable() }
-    }
+fn merged(one: &Run, other: &Run) -> impl Iterator<Item = io::Result<BlockId>> {
+    Merged { one: one.ids().peekable(), other: other.ids().peekable() }
 }
 
 impl<A: Iterator<Item = io::Result<BlockId>>, B: Iterator<Item = io::Result<BlockId>>> Iterator for Merged<A, B> {

@@ -71,7 +71,7 @@ impl<'a> Reach<'a> {
     /// was left out.
     ///
     /// # Errors
-    /// When the target cannot be reached, the catalog fails, or the work is to stop.
+    /// When the target cannot be reached, the catalog or the state directory fails, or the work is to stop.
     pub fn walk(&mut self, roots: &[Root], visitor: &mut dyn Visitor) -> Result<Vec<Unreadable>, OpsError> {
         let mut waiting = Waiting::default();
         let mut unreadable = Vec::new();
@@ -110,17 +110,17 @@ impl<'a> Reach<'a> {
     /// Lets the catalog forget nodes that nothing refers to any more.
     ///
     /// # Errors
-    /// When the catalog fails.
+    /// When the catalog or the state directory fails, or the work is to stop.
     pub fn forget_others(&self) -> Result<(), OpsError> {
         let catalog = self.repo.catalog();
         let mut from = BlockId::HOLE;
         loop {
             self.interrupt.check()?;
-            let kept = catalog.mirrored_behind(&from).map_err(RepoError::from)?;
-            let Some(last) = kept.last() else { return Ok(()) };
+            let mirrored = catalog.mirrored_behind(&from).map_err(RepoError::from)?;
+            let Some(last) = mirrored.last() else { return Ok(()) };
             from = *last;
             let mut unused = Vec::new();
-            for id in kept {
+            for id in mirrored {
                 if !self.seen.contains(&id)? {
                     unused.push(id);
                 }
@@ -192,4 +192,36 @@ fn read_all(repo: &Repository, ids: &[BlockId]) -> Vec<Result<MirroredNode, Repo
         }
     });
     answers.into_iter().map(|answer| answer.unwrap_or(Err(RepoError::Stopped))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_go_first_when_there_are_enough() {
+        let id = |level: u8, number: usize| {
+            let mut bytes = [level; BlockId::LEN];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            BlockId::from_bytes(bytes)
+        };
+        let mut waiting = Waiting::default();
+        let roots = 3 * NODES_AT_ONCE;
+        (0..roots).for_each(|root| waiting.add(3, id(3, root)));
+        let (mut number, mut entered) = (roots, [0_usize; 4]);
+        while let Some(nodes) = waiting.take() {
+            let level = nodes[0].as_bytes()[8];
+            assert!(nodes.len() <= NODES_AT_ONCE && nodes.iter().all(|node| node.as_bytes()[8] == level));
+            entered[usize::from(level)] += nodes.len();
+            for _ in 0..if level == 0 { 0 } else { 5 * nodes.len() } {
+                waiting.add(level - 1, id(level - 1, number));
+                number += 1;
+            }
+            // Of each level below the roots no more than what one look brings, and what was too little before.
+            for (level, nodes) in waiting.0.iter().filter(|(level, _)| **level < 3) {
+                assert!(nodes.len() < 6 * NODES_AT_ONCE, "{} of level {level}", nodes.len());
+            }
+        }
+        assert_eq!(entered, [125 * roots, 25 * roots, 5 * roots, roots]);
+    }
 }
