@@ -1,7 +1,8 @@
 //! An image being written: random, overlapping, sub-block writes, truncation, holes, read-back.
 //!
 //! Every block is in exactly one of three places, looked up in this order: *partial* (being written, in memory), *in flight*
-//! (handed to the pipeline), or in the map. A block that was covered by writes goes to the pipeline at once. A write to a
+//! (handed to the pipeline), or in the map. A block that was covered by writes goes to the pipeline at once; what its writer has named and
+//! found to need no room (`named`), into the map. A write to a
 //! block in flight starts again from a copy of it, and the sequence number makes the outcome of the older state void.
 //!
 //! While an image settles, writers wait: otherwise a block rewritten meanwhile would be neither old nor new in the result.
@@ -15,7 +16,7 @@ use crate::image::reader::ImageReader;
 use crate::image::tree::{MapTree, Want};
 use crate::repo::buffers::PooledBuffer;
 use crate::repo::packer::PackNo;
-use crate::repo::pipeline::{BlockJob, BlockSink, Known};
+use crate::repo::pipeline::{BlockJob, BlockSink, Naming};
 use crate::repo::store::{Placed, Placement};
 use crate::repo::{RepoError, Repository};
 use crate::words::geometry::{BlockSize, FANOUT};
@@ -443,16 +444,16 @@ impl DraftImage {
             self.fill(state, index)?;
         }
         let Some(partial) = state.partial.remove(&index) else { return Err(RepoError::Stopped) };
-        Ok(self.fly(state, index, partial.buffer, Known::Base(self.base_id(index))))
+        Ok(self.fly(state, index, partial.buffer, Naming::Compare(self.base_id(index))))
     }
 
     /// Puts a whole block in flight; the job is for [`DraftImage::submit`].
-    fn fly(self: &Arc<Self>, state: &mut State, index: u64, block: PooledBuffer, known: Known) -> BlockJob {
+    fn fly(self: &Arc<Self>, state: &mut State, index: u64, block: PooledBuffer, naming: Naming) -> BlockJob {
         state.sequence += 1;
         let (block, sequence) = (Arc::new(block), state.sequence);
         state.in_flight.insert(index, InFlight { block: Arc::clone(&block), sequence });
         let sink: Arc<dyn BlockSink> = Arc::clone(self) as _;
-        BlockJob { index, sequence, block, known, sink }
+        BlockJob { index, sequence, block, naming, sink }
     }
 
     /// What the base holds at a position, which is worth a comparison and no error.

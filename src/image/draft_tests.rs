@@ -3,7 +3,7 @@
 use crate::image::{DraftImage, ImageReader, Settled};
 use crate::repo::testing::{TestRepository, create, small};
 use crate::words::monitor::Counter;
-use crate::words::record::ImageRef;
+use crate::words::record::{BlockKind, ImageRef};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -185,4 +185,78 @@ fn parallel_writers_and_settles_lose_nothing() {
         let (step, writer) = (at / 4, at % 4);
         assert!(piece.iter().all(|byte| *byte == (1 + writer as u8) * 10 + (step % 10) as u8), "piece {at}");
     }
+}
+
+#[test]
+fn writers_that_name_their_blocks_lose_nothing_to_settles_and_other_writers() {
+    const EACH: u64 = 8;
+    let world = create(&small());
+    let draft = DraftImage::new(Arc::clone(&world.repo), ImageRef::empty(world.repo.block_size()), None);
+    // Each writer has its own blocks, and what it does to them comes in order. Others settle meanwhile.
+    let models: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let write = |writer: u64| {
+            let draft = &draft;
+            move || {
+                let (from, mut model) = (writer * EACH * BLOCK, vec![0; (EACH * BLOCK) as usize]);
+                for step in 0..300u64 {
+                    let at = (step * 5 % (EACH - 2)) * BLOCK;
+                    let len = (BLOCK * (1 + step % 3)) as usize;
+                    match step % 7 {
+                        // Partly, whole, and as a hole: each replaces what is in flight.
+                        0 => {
+                            draft.write_at(from + at + 9, &[3; 700]).unwrap();
+                            model[at as usize + 9..][..700].fill(3);
+                        }
+                        1 => {
+                            draft.punch(from + at, BLOCK).unwrap();
+                            model[at as usize..][..BLOCK as usize].fill(0);
+                        }
+                        // Of few values, so that blocks are new, pending, known and zero.
+                        _ => {
+                            let value = (step / 3 % 5) as u8;
+                            let mut data = vec![value; len];
+                            if value > 2 {
+                                data[1] = step as u8;
+                            }
+                            draft.write_named(from + at, &data).unwrap();
+                            model[at as usize..][..len].copy_from_slice(&data);
+                        }
+                    }
+                }
+                model
+            }
+        };
+        let writers: Vec<_> = (0..4).map(|writer| scope.spawn(write(writer))).collect();
+        for _ in 0..20 {
+            draft.settle().unwrap();
+        }
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let mut model = models.concat();
+    model.truncate(draft.size_bytes() as usize);
+    check(&world, &draft.settle().unwrap(), &model);
+}
+
+#[test]
+fn a_block_that_is_damaged_is_stored_anew_by_who_names_it() {
+    let world = create(&small());
+    let block = vec![7; BLOCK as usize];
+    let write = |base: Option<ImageRef>| {
+        let draft = DraftImage::new(Arc::clone(&world.repo), ImageRef::empty(world.repo.block_size()), base);
+        draft.write_named(0, &block).unwrap();
+        draft.settle().unwrap()
+    };
+    let first = write(None);
+    let id = world.repo.data_id(&block);
+    let stored = || world.tally.get(Counter::BlocksStored);
+    let before = stored();
+    write(Some(first.image));
+    write(None);
+    assert_eq!(stored(), before, "while it is sound it is not");
+    let pack = world.repo.catalog().locations(&id).unwrap()[0].pack;
+    world.repo.settle_damage(pack, BlockKind::Data, Some("flipped"), &[id].into()).unwrap();
+    write(Some(first.image));
+    assert_eq!(stored(), before + 1, "the base has it, and it is bad");
+    write(None);
+    assert_eq!(stored(), before + 1, "the new copy is sound");
 }

@@ -28,6 +28,8 @@ pub mod migrate;
 pub mod overlays;
 pub mod prune;
 pub mod pull;
+#[cfg(test)]
+mod pull_tests;
 pub mod reading;
 pub mod rebuild;
 pub mod remove;

@@ -1,14 +1,15 @@
 //! Reading a source into an image: what changed is read by several threads, what did not is left or taken over, holes are made.
 //!
 //! ```text
-//! extents -> runs of whole blocks -> chunks -> bounded queue -> threads: read -> image (pipeline: zero, unchanged, known, or stored)
+//! extents -> runs of whole blocks -> chunks -> bounded queue -> threads: read, name -> image (zero, unchanged, known)
+//!                                                                                      -> pipeline -> image (stored)
 //! ```
 //!
 //! Each block is written once and whole, or not at all, so the image never asks the target for the rest of one.
 
 use crate::image::{DraftImage, ImageReader};
 use crate::ops::{Interrupt, OpsError};
-use crate::repo::Repository;
+use crate::repo::{RepoError, Repository};
 use crate::source::bad_sectors::BadSectors;
 use crate::source::blocks::Runs;
 use crate::source::{Content, Source, SourceError};
@@ -16,17 +17,18 @@ use crate::words::monitor::{Counter, Monitor};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is read at once: an object of rbd, and a few requests of a disk.
-const CHUNK_BYTES: u64 = 4 << 20;
-/// Reads under way, at least. Disks and clusters answer several at once.
-const THREADS_MIN: usize = 4;
-/// And at most, where there are more cores: each reads, hashes, and has memory for a chunk.
+const CHUNK_BYTES: usize = 4 << 20;
+/// Reads under way, at least. Disks and clusters answer several at once, and while some wait for them others hash.
+const THREADS_MIN: usize = 8;
+/// And at most, where there are more cores: each reads and hashes.
 const THREADS_MAX: usize = 16;
-/// What is read and then hashed at once, unless a block is larger: it fits into the cache next to a core.
+/// What is read and then hashed at once, unless two blocks are more: it fits into the cache next to a core.
 const NAMED_BYTES: usize = 256 << 10;
 /// What a chunk that cannot be read is taken apart into first, so that few bad sectors cost few single reads.
 const PIECE_BYTES: u64 = 64 << 10;
@@ -117,8 +119,7 @@ impl Pull<'_> {
             failed: AtomicBool::new(false),
             error: Mutex::new(None),
         };
-        let cores = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
-        let threads = cores.clamp(THREADS_MIN, THREADS_MAX);
+        let threads = threads(self.repo.memory().pipeline, self.repo.block_size().bytes());
         let (queue, chunks) = bounded(threads);
         std::thread::scope(|scope| {
             for _ in 0..threads {
@@ -126,6 +127,8 @@ impl Pull<'_> {
                 let flow = &flow;
                 scope.spawn(move || flow.serve(&chunks));
             }
+            // Only the threads have it now: when none is left, handing out fails instead of waiting for them.
+            drop(chunks);
             if let Err(error) = flow.enumerate(range, &queue, now_and_then) {
                 flow.fail(error);
             }
@@ -138,6 +141,18 @@ impl Pull<'_> {
             None => Ok(position.bad),
         }
     }
+}
+
+/// Bytes that are named at once: never one block alone, as two are named together faster than one after the other.
+fn named_bytes(block: usize) -> usize {
+    NAMED_BYTES.max(2 * block)
+}
+
+/// How many read: one for each core, as far as half of what the pipeline may have holds a chunk of each and the copies of one call.
+fn threads(memory: usize, block: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
+    let each = CHUNK_BYTES + named_bytes(block);
+    cores.clamp(THREADS_MIN, THREADS_MAX).min(memory / 2 / each).max(1)
 }
 
 impl Flow<'_> {
@@ -187,7 +202,7 @@ impl Flow<'_> {
         let mut start = run.start;
         while start < run.end {
             self.check()?;
-            let end = ((start / CHUNK_BYTES + 1) * CHUNK_BYTES).min(run.end);
+            let end = ((start / CHUNK_BYTES as u64 + 1) * CHUNK_BYTES as u64).min(run.end);
             self.flying.lock().insert(start);
             self.enumerated.store(end, Ordering::Relaxed);
             // The threads outlive this: they take chunks until the queue is closed.
@@ -204,7 +219,7 @@ impl Flow<'_> {
     }
 
     fn serve(&self, chunks: &Receiver<Range<u64>>) {
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; CHUNK_BYTES];
         for chunk in chunks {
             // What was handed out may be minutes of work for a slow source: it is not all waited for.
             if let Err(error) = self.pull.interrupt.check() {
@@ -214,9 +229,10 @@ impl Flow<'_> {
             if self.failed.load(Ordering::Relaxed) {
                 continue;
             }
-            buffer.resize(usize::try_from(CHUNK_BYTES).unwrap_or(0), 0);
             let len = chunk.end - chunk.start;
-            match self.chunk(&chunk, &mut buffer[..usize::try_from(len).unwrap_or(0)]) {
+            let read = || self.chunk(&chunk, &mut buffer[..usize::try_from(len).unwrap_or(0)]);
+            // A panic counts as a failure: the others are not to read on, and the queue is still to be emptied.
+            match catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(RepoError::Stopped.into())) {
                 Ok(()) => {
                     self.flying.lock().remove(&chunk.start);
                     self.advance(len);
@@ -228,30 +244,31 @@ impl Flow<'_> {
 
     fn chunk(&self, chunk: &Range<u64>, buffer: &mut [u8]) -> Result<(), OpsError> {
         let Pull { source, image, repo, monitor, .. } = *self.pull;
-        let piece_bytes = NAMED_BYTES.max(repo.block_size().bytes());
+        let piece_bytes = named_bytes(repo.block_size().bytes());
         let mut reached = chunk.start;
         let mut written = Ok(());
         let mut write = |piece: &[u8]| {
-            if written.is_ok() {
-                monitor.count(Counter::BytesRead, piece.len() as u64);
-                written = image.write_named(reached, piece);
-                reached += piece.len() as u64;
-            }
+            monitor.count(Counter::BytesRead, piece.len() as u64);
+            written = image.write_named(reached, piece);
+            reached += piece.len() as u64;
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        match source.read_pieces(chunk.start, buffer, piece_bytes, &mut write) {
+        let read = source.read_pieces(chunk.start, buffer, piece_bytes, &mut write);
+        written?;
+        match read {
             Ok(()) => {}
-            Err(error) if error.is_bad_medium() && written.is_ok() => {
+            Err(error) if error.is_bad_medium() => {
                 let rest = &mut buffer[..usize::try_from(chunk.end - reached).unwrap_or(0)];
                 source.check()?;
                 self.salvage(reached, rest)?;
                 // What ran full meanwhile has made everything since unreadable.
                 source.check()?;
                 monitor.count(Counter::BytesRead, rest.len() as u64);
-                written = image.write_named(reached, rest);
+                image.write_named(reached, rest)?;
             }
             Err(error) => return Err(error.into()),
         }
-        Ok(written?)
+        Ok(())
     }
 
     /// Reads piece by piece, and sector by sector where a piece cannot be read.

@@ -23,19 +23,19 @@ pub struct BlockJob {
     pub sequence: u64,
     /// Its contents: exactly one block.
     pub block: Arc<PooledBuffer>,
-    /// What is known of it.
-    pub known: Known,
+    /// What is known of its name.
+    pub naming: Naming,
     /// Who wants to know.
     pub sink: Arc<dyn BlockSink>,
 }
 
-/// What is known of a block that is to be stored.
+/// What is known of the name of a block that is to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    /// The id at its position in the version it is likely to equal.
-    Base(BlockId),
-    /// Its own id, which was looked for and not found.
-    Name(BlockId),
+pub enum Naming {
+    /// Nothing; it is likely to equal this one, at its position in an earlier version.
+    Compare(BlockId),
+    /// It was named and looked for, and was not found.
+    Missed(BlockId),
 }
 
 /// See the module.
@@ -68,24 +68,26 @@ impl Pipeline {
 
 fn work(core: &Core, jobs: &Receiver<BlockJob>) {
     for job in jobs {
-        match jobs.try_recv() {
-            Ok(second) => work_pair(core, job, second),
-            Err(_) => work_one(core, &job),
+        // What has its name gains nothing from company, and another worker may take the second.
+        let second = if matches!(job.naming, Naming::Compare(_)) { jobs.try_recv().ok() } else { None };
+        match second {
+            Some(second) => work_pair(core, job, second),
+            None => work_one(core, &job),
         }
     }
 }
 
 fn work_one(core: &Core, job: &BlockJob) {
-    let stored = guarded(|| match job.known {
-        Known::Base(base) => core.store_block(&job.block, base),
-        Known::Name(id) => core.store_new(&job.block, id),
+    let stored = guarded(|| match job.naming {
+        Naming::Compare(base) => core.store_block(&job.block, base),
+        Naming::Missed(id) => core.store_new(&job.block, id),
     });
     job.sink.placed(job.index, job.sequence, stored.unwrap_or(Err(RepoError::Stopped)));
 }
 
 /// Two blocks that were both waiting: to name them together is faster than one after the other.
 fn work_pair(core: &Core, first: BlockJob, second: BlockJob) {
-    let (Known::Base(one), Known::Base(other)) = (first.known, second.known) else {
+    let (Naming::Compare(one), Naming::Compare(other)) = (first.naming, second.naming) else {
         work_one(core, &first);
         return work_one(core, &second);
     };

@@ -36,11 +36,11 @@ pub struct Placed {
     pub pack: Option<PackNo>,
 }
 
-/// A block that has an id.
+/// What looking for a block by its id showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
+pub enum Lookup {
     /// It needs no room.
-    Known(Placed),
+    Placed(Placed),
     /// It was nowhere when it was looked for, and is to be stored.
     New(BlockId),
 }
@@ -53,8 +53,7 @@ impl Core {
     /// Stores a data block. `plain` is a whole block; `base` is the block at the same position of the version it is
     /// likely to equal, or [`BlockId::HOLE`].
     pub fn store_block(&self, plain: &[u8], base: BlockId) -> Result<Placed, RepoError> {
-        let id = (!is_zero(plain)).then(|| self.sealer.data_id(plain));
-        self.store_named(plain, id, base)
+        self.store_named(plain, self.id_of(plain), base)
     }
 
     /// As [`Core::store_block`], of two blocks with their bases: naming two takes little longer than naming one.
@@ -64,12 +63,12 @@ impl Core {
     }
 
     /// Names blocks, each with its base as in [`Core::store_block`], and looks for them. Nothing is stored.
-    pub fn name_blocks(&self, blocks: &[(&[u8], BlockId)]) -> Result<Vec<Named>, RepoError> {
+    pub fn name_blocks(&self, blocks: &[(&[u8], BlockId)]) -> Result<Vec<Lookup>, RepoError> {
         let mut named = Vec::with_capacity(blocks.len());
         for pair in blocks.chunks(2) {
             let ids = match *pair {
                 [(first, _), (second, _)] => self.ids_of_pair([first, second]),
-                _ => [(!is_zero(pair[0].0)).then(|| self.sealer.data_id(pair[0].0)), None],
+                _ => [self.id_of(pair[0].0), None],
             };
             for ((_, base), id) in pair.iter().zip(ids) {
                 named.push(self.look_for(id, *base)?);
@@ -86,7 +85,12 @@ impl Core {
         }
     }
 
-    /// The ids of two blocks; none of those that are zero.
+    /// The id of a block; none if it is zero.
+    fn id_of(&self, plain: &[u8]) -> Option<BlockId> {
+        (!is_zero(plain)).then(|| self.sealer.data_id(plain))
+    }
+
+    /// The ids of two blocks, as [`Core::id_of`] gives them.
     fn ids_of_pair(&self, [first, second]: [&[u8]; 2]) -> [Option<BlockId>; 2] {
         match (is_zero(first), is_zero(second)) {
             (true, true) => [None, None],
@@ -99,20 +103,20 @@ impl Core {
     /// Stores a block that is zero (`None`) or has this id.
     fn store_named(&self, plain: &[u8], id: Option<BlockId>, base: BlockId) -> Result<Placed, RepoError> {
         match self.look_for(id, base)? {
-            Named::Known(placed) => Ok(placed),
-            Named::New(id) => self.add(BlockKind::Data, id, plain),
+            Lookup::Placed(placed) => Ok(placed),
+            Lookup::New(id) => self.add(BlockKind::Data, id, plain),
         }
     }
 
     /// What is to be done about a data block that is zero (`None`) or has this id.
-    fn look_for(&self, id: Option<BlockId>, base: BlockId) -> Result<Named, RepoError> {
+    fn look_for(&self, id: Option<BlockId>, base: BlockId) -> Result<Lookup, RepoError> {
         let Some(id) = id else {
             self.monitor.count(Counter::BlocksHole, 1);
-            return Ok(Named::Known(Placed { id: BlockId::HOLE, placement: Placement::Hole, pack: None }));
+            return Ok(Lookup::Placed(Placed { id: BlockId::HOLE, placement: Placement::Hole, pack: None }));
         };
         if id == base && !self.catalog.is_damaged(&id)? {
             self.monitor.count(Counter::BlocksUnchanged, 1);
-            return Ok(Named::Known(Placed { id, placement: Placement::Unchanged, pack: None }));
+            return Ok(Lookup::Placed(Placed { id, placement: Placement::Unchanged, pack: None }));
         }
         self.find(id)
     }
@@ -124,23 +128,23 @@ impl Core {
         }
         let plain = node.encode();
         match self.find(self.sealer.node_id(&plain))? {
-            Named::Known(placed) => Ok(placed),
-            Named::New(id) => self.add(BlockKind::Map, id, &plain),
+            Lookup::Placed(placed) => Ok(placed),
+            Lookup::New(id) => self.add(BlockKind::Map, id, &plain),
         }
     }
 
     /// Looks for a block in packs and in what is on its way into them.
-    fn find(&self, id: BlockId) -> Result<Named, RepoError> {
+    fn find(&self, id: BlockId) -> Result<Lookup, RepoError> {
         if let Some(placed) = self.pending(id) {
-            return Ok(Named::Known(placed));
+            return Ok(Lookup::Placed(placed));
         }
         self.monitor.count(Counter::IndexLookups, 1);
         // Never deduplicate against copies that are known to be bad.
         if self.catalog.has_sound_location(&id)? {
             self.monitor.count(Counter::BlocksDeduplicated, 1);
-            return Ok(Named::Known(known(id, None)));
+            return Ok(Lookup::Placed(known(id, None)));
         }
-        Ok(Named::New(id))
+        Ok(Lookup::New(id))
     }
 
     fn pending(&self, id: BlockId) -> Option<Placed> {
@@ -179,7 +183,7 @@ impl Repository {
     ///
     /// # Errors
     /// When the catalog fails.
-    pub fn name_blocks(&self, blocks: &[(&[u8], BlockId)]) -> Result<Vec<Named>, RepoError> {
+    pub fn name_blocks(&self, blocks: &[(&[u8], BlockId)]) -> Result<Vec<Lookup>, RepoError> {
         self.core.name_blocks(blocks)
     }
 

@@ -3,7 +3,7 @@
 use crate::source::destination::{Destination, Manner};
 use crate::source::file_destination;
 use crate::source::volume::{Moment, Volume};
-use crate::source::{Content, Extent, Source, SourceError, page_cache};
+use crate::source::{Content, EachPiece, Extent, Source, SourceError, hand_over, page_cache};
 use crate::words::attribute::{FileAttributes, Mtime};
 use std::fs::File;
 use std::io;
@@ -155,8 +155,8 @@ impl FileSource {
         u64::try_from(found).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Pages of a range of which the page cache holds nothing.
-    fn absent(&self, offset: u64, len: usize) -> Vec<Range<u64>> {
+    /// Pages of a range of which the page cache holds nothing; `None` when the kernel does not say.
+    fn absent(&self, offset: u64, len: usize) -> Option<Vec<Range<u64>>> {
         page_cache::absent(&self.file, &(offset & !0xffff..offset + len as u64))
     }
 
@@ -172,6 +172,19 @@ impl FileSource {
             }
         }
         Ok(())
+    }
+
+    /// Reads, and leaves the page cache without the pages that it did not hold before.
+    fn read_and_forget(&self, offset: u64, buffer: &mut [u8], absent: &[Range<u64>]) -> Result<(), SourceError> {
+        let read = self.read_all(offset, buffer);
+        page_cache::forget(&self.file, absent);
+        match read {
+            // What is longer is taken apart anyway, and each read of a bad place takes a disk seconds.
+            Err(error) if error.is_bad_medium() && self.is_device && buffer.len() <= PAGE_BYTES => {
+                self.read_direct(offset, buffer).map_err(|_| error)
+            }
+            read => read,
+        }
     }
 
     /// Reads past the page cache, which reads whole pages, and of a page with one bad sector nothing. For whole sectors only.
@@ -233,16 +246,7 @@ impl Source for FileSource {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
-        let absent = self.absent(offset, buffer.len());
-        let read = self.read_all(offset, buffer);
-        page_cache::forget(&self.file, &absent);
-        match read {
-            // What is longer is taken apart anyway, and each read of a bad place takes a disk seconds.
-            Err(error) if error.is_bad_medium() && self.is_device && buffer.len() <= PAGE_BYTES => {
-                self.read_direct(offset, buffer).map_err(|_| error)
-            }
-            read => read,
-        }
+        self.read_and_forget(offset, buffer, &self.absent(offset, buffer.len()).unwrap_or_default())
     }
 
     /// What the page cache holds is read piece by piece into the same memory. A disk is asked for all of it at once.
@@ -251,11 +255,12 @@ impl Source for FileSource {
         offset: u64,
         buffer: &mut [u8],
         piece_bytes: usize,
-        each: &mut dyn FnMut(&[u8]),
+        each: &mut EachPiece<'_>,
     ) -> Result<(), SourceError> {
-        if !self.absent(offset, buffer.len()).is_empty() {
-            self.read_at(offset, buffer)?;
-            buffer.chunks(piece_bytes).for_each(each);
+        let absent = self.absent(offset, buffer.len());
+        if absent.as_ref().is_none_or(|absent| !absent.is_empty()) {
+            self.read_and_forget(offset, buffer, &absent.unwrap_or_default())?;
+            hand_over(buffer, piece_bytes, each);
             return Ok(());
         }
         let mut at = offset;
@@ -263,7 +268,9 @@ impl Source for FileSource {
         while at < end {
             let len = piece_bytes.min((end - at) as usize);
             self.read_all(at, &mut buffer[..len])?;
-            each(&buffer[..len]);
+            if each(&buffer[..len]).is_break() {
+                break;
+            }
             at += len as u64;
         }
         Ok(())
@@ -273,6 +280,7 @@ impl Source for FileSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::ControlFlow;
 
     #[test]
     fn extents_tell_data_from_holes() {
@@ -309,13 +317,13 @@ mod tests {
         file.sync_all().unwrap();
         page_cache::forget_all(&file);
         let all = 0..4u64 << 20;
-        if page_cache::absent(&file, &all) != vec![all.clone()] {
+        if page_cache::absent(&file, &all) != Some(vec![all.clone()]) {
             eprintln!("not tested: this filesystem keeps its pages");
             return;
         }
         page_cache::announce_random(&file);
         file.read_exact_at(&mut [0; 65536], 1 << 20).unwrap();
-        let before = page_cache::absent(&file, &all);
+        let before = page_cache::absent(&file, &all).unwrap();
         assert_eq!(before.len(), 2, "what stood in the middle is there: {before:?}");
         let source = FileSource::open(&path).unwrap();
         // Parts that do not begin on a page, and more than one megabyte at once.
@@ -324,7 +332,19 @@ mod tests {
             source.read_at(offset, &mut buffer).unwrap();
             assert!(buffer.iter().all(|byte| *byte == 7));
         }
-        assert_eq!(page_cache::absent(&file, &all), before);
+        assert_eq!(page_cache::absent(&file, &all), Some(before.clone()));
+        // In pieces, too: what was absent, what was there, and what is both.
+        for (offset, len) in [(0, 1 << 20), (1 << 20, 65536), (0, 4 << 20)] {
+            let mut read = 0;
+            let mut each = |piece: &[u8]| {
+                assert!(piece.iter().all(|byte| *byte == 7));
+                read += piece.len();
+                ControlFlow::Continue(())
+            };
+            source.read_pieces(offset, &mut vec![0; len], 16384, &mut each).unwrap();
+            assert_eq!(read, len);
+        }
+        assert_eq!(page_cache::absent(&file, &all), Some(before));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A source of which somebody else knows what has changed since a base.
 
 use crate::source::changes::Changes;
-use crate::source::{Content, Extent, Source, SourceError};
+use crate::source::{Content, EachPiece, Extent, Source, SourceError};
 use crate::words::attribute::FileAttributes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Source for Hinted {
         offset: u64,
         buffer: &mut [u8],
         piece_bytes: usize,
-        each: &mut dyn FnMut(&[u8]),
+        each: &mut EachPiece<'_>,
     ) -> Result<(), SourceError> {
         self.inner.read_pieces(offset, buffer, piece_bytes, each)
     }

@@ -27,7 +27,7 @@ pub mod write_behind;
 
 use crate::source::changes::Changes;
 use crate::words::attribute::FileAttributes;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 pub use collection::Collection;
 pub use destination::Destination;
@@ -53,6 +53,15 @@ pub struct Extent {
     pub range: Range<u64>,
     /// What is there.
     pub content: Content,
+}
+
+/// Takes a piece of what is read, and tells whether more is wanted.
+pub type EachPiece<'a> = dyn FnMut(&[u8]) -> ControlFlow<()> + 'a;
+
+/// Hands over what was read at once.
+fn hand_over(read: &[u8], piece_bytes: usize, each: &mut EachPiece<'_>) {
+    // Whoever broke it off knows.
+    let _ = read.chunks(piece_bytes).try_for_each(each);
 }
 
 /// An open source. Many threads may read at once.
@@ -83,7 +92,7 @@ pub trait Source: Send + Sync {
 
     /// Reads `buffer.len()` bytes from `offset` as [`Source::read_at`] does, and hands them over in order, in pieces of `piece_bytes`
     /// (the last may be shorter), each as soon as it is there: what is read quickly still is in the processor's cache then. `buffer`
-    /// is room to read into; what it holds afterwards may be anything.
+    /// is room to read into; what it holds afterwards may be anything. After a `Break` no more is handed over, and that is no error.
     ///
     /// # Errors
     /// As [`Source::read_at`]. What was handed over before counts.
@@ -92,10 +101,10 @@ pub trait Source: Send + Sync {
         offset: u64,
         buffer: &mut [u8],
         piece_bytes: usize,
-        each: &mut dyn FnMut(&[u8]),
+        each: &mut EachPiece<'_>,
     ) -> Result<(), SourceError> {
         self.read_at(offset, buffer)?;
-        buffer.chunks(piece_bytes).for_each(each);
+        hand_over(buffer, piece_bytes, each);
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! Reading from a network block device server over a socket: the fixed newstyle handshake and plain reads, which every server
 //! speaks (<https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>).
 
+use parking_lot::{Condvar, Mutex};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 const SERVER_MAGIC: u64 = u64::from_be_bytes(*b"NBDMAGIC");
 const OPTION_MAGIC: u64 = u64::from_be_bytes(*b"IHAVEOPT");
@@ -15,6 +17,9 @@ const REPLY_MAGIC: u32 = 0x6744_6698;
 const READ: u16 = 0;
 /// The longest read that every server takes.
 const READ_MAX_BYTES: usize = 32 << 20;
+
+/// How long a server may take to greet: one that serves others lets whoever connects wait.
+const GREETING_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection. One request at a time.
 #[derive(Debug)]
@@ -32,9 +37,10 @@ impl Connection {
     /// Connects to the default export.
     ///
     /// # Errors
-    /// When nobody listens, or it is no such server.
+    /// When nobody listens, or it is no such server, or it does not greet for a minute.
     pub fn open(socket: &Path) -> io::Result<Self> {
         let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(GREETING_PATIENCE))?;
         if read_u64(&mut stream)? != SERVER_MAGIC || read_u64(&mut stream)? != OPTION_MAGIC {
             return Err(strange("greeting"));
         }
@@ -53,6 +59,8 @@ impl Connection {
         if ours & NO_ZEROES == 0 {
             stream.read_exact(&mut [0; 124])?;
         }
+        // A disk may take as long as it likes.
+        stream.set_read_timeout(None)?;
         Ok(Self { stream, size_bytes, next: 0 })
     }
 
@@ -88,6 +96,65 @@ impl Connection {
             self.stream.read_exact(part)?;
         }
         Ok(())
+    }
+}
+
+/// Connections to one server, as many as are wanted at once and no more than it serves: who comes when all of them are in use waits.
+#[derive(Debug)]
+pub struct Connections {
+    state: Mutex<Idle>,
+    returned: Condvar,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connections: Vec<Connection>,
+    /// How many more may be opened.
+    unopened: usize,
+}
+
+impl Connections {
+    /// At most `max` of them; none is opened yet.
+    pub fn new(max: usize) -> Self {
+        Self { state: Mutex::new(Idle { connections: Vec::new(), unopened: max }), returned: Condvar::new() }
+    }
+
+    /// Fills `buffer` from `offset` through one of them.
+    ///
+    /// # Errors
+    /// As [`Connection::open`] and [`Connection::read_at`].
+    pub fn read_at(&self, socket: &Path, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut idle = self.state.lock();
+        let taken = loop {
+            if let Some(connection) = idle.connections.pop() {
+                break Some(connection);
+            }
+            if idle.unopened > 0 {
+                idle.unopened -= 1;
+                break None;
+            }
+            self.returned.wait(&mut idle);
+        };
+        drop(idle);
+        let read = taken.map_or_else(|| Connection::open(socket), Ok).and_then(|mut connection| {
+            connection.read_at(offset, buffer)?;
+            Ok(connection)
+        });
+        let mut idle = self.state.lock();
+        let done = match read {
+            Ok(connection) => {
+                idle.connections.push(connection);
+                Ok(())
+            }
+            // One on which something went wrong is closed and not used again; another may be opened in its place.
+            Err(error) => {
+                idle.unopened += 1;
+                Err(error)
+            }
+        };
+        drop(idle);
+        self.returned.notify_one();
+        done
     }
 }
 

@@ -5,17 +5,16 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
-/// Pages of `range` (which starts on one) of which the page cache held nothing. When the kernel does not say, none: what
-/// somebody else may have brought in is left alone.
+/// Pages of `range` (which starts on one) of which the page cache held nothing; `None` when the kernel does not say.
 ///
 /// The kernel answers truly only to who may write the file (mincore(2)); to everyone else all of it seems to be there.
-pub fn absent(file: &File, range: &Range<u64>) -> Vec<Range<u64>> {
+pub fn absent(file: &File, range: &Range<u64>) -> Option<Vec<Range<u64>>> {
     let len = range.end.saturating_sub(range.start);
     let (Ok(len_bytes), Ok(offset)) = (usize::try_from(len), libc::off_t::try_from(range.start)) else {
-        return Vec::new();
+        return None;
     };
     if len_bytes == 0 {
-        return Vec::new();
+        return Some(Vec::new());
     }
     let page = page_bytes();
     let mut resident = vec![0u8; len_bytes.div_ceil(page)];
@@ -23,14 +22,17 @@ pub fn absent(file: &File, range: &Range<u64>) -> Vec<Range<u64>> {
     let at =
         unsafe { libc::mmap(ptr::null_mut(), len_bytes, libc::PROT_NONE, libc::MAP_SHARED, file.as_raw_fd(), offset) };
     if at == libc::MAP_FAILED {
-        return Vec::new();
+        return None;
     }
     // SAFETY: the mapping is `len_bytes` long and `resident` has a byte for each of its pages.
-    let known = unsafe { libc::mincore(at, len_bytes, resident.as_mut_ptr()) } == 0;
+    let is_known = unsafe { libc::mincore(at, len_bytes, resident.as_mut_ptr()) } == 0;
     // SAFETY: exactly the mapping made above, to which no reference exists.
     unsafe { libc::munmap(at, len_bytes) };
+    if !is_known {
+        return None;
+    }
     let mut absent: Vec<Range<u64>> = Vec::new();
-    for (number, _) in resident.iter().enumerate().filter(|(_, byte)| known && **byte & 1 == 0) {
+    for (number, _) in resident.iter().enumerate().filter(|(_, byte)| **byte & 1 == 0) {
         let start = range.start + (number * page) as u64;
         // Whole pages: what is told of a part of one, the kernel lets pass when it is to forget it.
         let end = start + page as u64;
@@ -39,7 +41,7 @@ pub fn absent(file: &File, range: &Range<u64>) -> Vec<Range<u64>> {
             _ => absent.push(start..end),
         }
     }
-    absent
+    Some(absent)
 }
 
 /// Lets the kernel forget pages that were read.
@@ -85,17 +87,17 @@ mod tests {
         file.sync_all().unwrap();
         forget_all(&file);
         let all = 0..1u64 << 20;
-        if absent(&file, &all) != vec![all.clone()] {
+        if absent(&file, &all) != Some(vec![all.clone()]) {
             eprintln!("not tested: this filesystem keeps its pages");
             return;
         }
         advise(&file, 0, 0, libc::POSIX_FADV_RANDOM);
         file.read_exact_at(&mut [0; 4096], 0).unwrap();
-        let before = absent(&file, &all);
+        let before = absent(&file, &all).unwrap();
         assert_eq!(before.first().map(|range| range.start > 0), Some(true));
         file.read_exact_at(&mut vec![0; 1 << 20], 0).unwrap();
-        assert_eq!(absent(&file, &all), []);
+        assert_eq!(absent(&file, &all), Some(vec![]));
         forget(&file, &before);
-        assert_eq!(absent(&file, &all), before);
+        assert_eq!(absent(&file, &all), Some(before));
     }
 }

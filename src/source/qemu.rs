@@ -6,11 +6,10 @@
 use crate::source::changes::Changes;
 use crate::source::destination::{Destination, Manner};
 use crate::source::file::attributes_of;
-use crate::source::nbd::Connection;
+use crate::source::nbd::{Connection, Connections};
 use crate::source::volume::{Moment, Volume};
 use crate::source::{Content, Extent, Source, SourceError};
 use crate::words::attribute::FileAttributes;
-use parking_lot::Mutex;
 use serde::Deserialize;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -19,8 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Readers served at once.
-const CONNECTIONS: &str = "16";
+/// Readers served at once; qemu-nbd lets others connect and wait until one of them leaves, which none does.
+const READERS_MAX: usize = 16;
 /// How long qemu-nbd may take to listen.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -69,7 +68,7 @@ struct QemuSource {
     size_bytes: u64,
     data: Changes,
     attributes: FileAttributes,
-    idle: Mutex<Vec<Connection>>,
+    connections: Connections,
     /// Nothing is read through it. The server ends by itself when its last connection does, so one that stays keeps it, and none is
     /// left when this process is killed.
     #[allow(dead_code, reason = "it is open, which is all it is for")]
@@ -107,8 +106,8 @@ impl QemuSource {
         let data = Changes::new(parts);
         // Without the page cache, so that it is left as it was; where the file system cannot, with it.
         let (server, keeper) = serve(volume, "none").or_else(|_| serve(volume, "writeback"))?;
-        let (size_bytes, idle) = (keeper.size_bytes(), Mutex::default());
-        Ok(Self { volume: volume.clone(), size_bytes, data, attributes, idle, keeper, server })
+        let (size_bytes, connections) = (keeper.size_bytes(), Connections::new(READERS_MAX));
+        Ok(Self { volume: volume.clone(), size_bytes, data, attributes, connections, keeper, server })
     }
 
     fn socket(&self) -> PathBuf {
@@ -126,7 +125,8 @@ fn serve(volume: &QemuVolume, cache: &str) -> Result<(Server, Connection), Sourc
     let start = |error: io::Error| tool_missing("qemu-nbd", &error);
     let room = tempfile::Builder::new().prefix("backyfs-nbd-").tempdir().map_err(start)?;
     let mut command = Command::new("qemu-nbd");
-    command.args(["--read-only", "--shared", CONNECTIONS, "--cache", cache, "--format"]);
+    // One more than read: the keeper.
+    command.arg("--shared").arg((READERS_MAX + 1).to_string()).args(["--read-only", "--cache", cache, "--format"]);
     command.arg(&volume.format).arg("--socket").arg(socket_in(room.path())).arg(&volume.path);
     let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(start)?;
     let mut server = Server { process, room };
@@ -192,15 +192,7 @@ impl Source for QemuSource {
             return Err(SourceError::Shrank { what: self.describe(), offset: self.size_bytes });
         }
         let failed = |source| SourceError::Read { what: self.describe(), offset, source };
-        let idle = self.idle.lock().pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => Connection::open(&self.socket()).map_err(failed)?,
-        };
-        // One on which something went wrong is not used again.
-        connection.read_at(offset, buffer).map_err(failed)?;
-        self.idle.lock().push(connection);
-        Ok(())
+        self.connections.read_at(&self.socket(), offset, buffer).map_err(failed)
     }
 
     fn sector_bytes(&self) -> u32 {
@@ -257,9 +249,9 @@ mod tests {
         assert!(!opened.has_changed());
 
         // A backup that is killed takes its server with it: its connections are closed, and nothing else.
-        let QemuSource { keeper, idle, mut server, .. } = QemuSource::open(&volume).unwrap();
+        let QemuSource { keeper, connections, mut server, .. } = QemuSource::open(&volume).unwrap();
         assert!(server.process.try_wait().unwrap().is_none());
-        drop((keeper, idle));
+        drop((keeper, connections));
         let ended = (0..500).any(|_| {
             std::thread::sleep(Duration::from_millis(20));
             server.process.try_wait().unwrap().is_some()

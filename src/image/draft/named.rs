@@ -3,9 +3,18 @@
 use crate::image::DraftImage;
 use crate::repo::RepoError;
 use crate::repo::buffers::PooledBuffer;
-use crate::repo::pipeline::Known;
-use crate::repo::store::Named;
+use crate::repo::pipeline::Naming;
+use crate::repo::store::{Lookup, Placed};
+use crate::words::ids::BlockId;
 use std::sync::Arc;
+
+/// What is to be done about a block.
+enum Step {
+    /// It needs no room.
+    Place(Placed),
+    /// It is handed to the pipeline, with its name.
+    Fly(PooledBuffer, BlockId),
+}
 
 impl DraftImage {
     /// As [`DraftImage::write_at`], for many threads that each write what they have just read: whole blocks are named by the caller,
@@ -29,9 +38,13 @@ impl DraftImage {
             .zip(data.chunks_exact(self.size.bytes()))
             .map(|(index, plain)| (plain, self.base_id(index)))
             .collect();
-        let named = self.repo.name_blocks(&blocks)?;
-        let copy = |(named, plain): (&Named, &[u8])| matches!(named, Named::New(_)).then(|| self.copied(plain));
-        let copies: Vec<_> = named.iter().zip(blocks.iter().map(|(plain, _)| *plain)).map(copy).collect();
+        let found = self.repo.name_blocks(&blocks)?;
+        // Copied before the lock is taken.
+        let step = |(found, (plain, _)): (Lookup, &(&[u8], BlockId))| match found {
+            Lookup::Placed(placed) => Step::Place(placed),
+            Lookup::New(id) => Step::Fly(self.copied(plain), id),
+        };
+        let steps: Vec<_> = found.into_iter().zip(&blocks).map(step).collect();
         let mut jobs = Vec::new();
         let mut state = self.lock_for_change()?;
         let end = offset + data.len() as u64;
@@ -40,12 +53,11 @@ impl DraftImage {
         }
         state.changes += 1;
         state.stats.written_bytes += data.len() as u64;
-        for (index, (named, copy)) in (first..).zip(named.into_iter().zip(copies)) {
+        for (index, step) in (first..).zip(steps) {
             state.partial.remove(&index);
-            match (named, copy) {
-                (Named::New(id), Some(block)) => jobs.push(self.fly(&mut state, index, block, Known::Name(id))),
-                (Named::New(_), None) => return Err(RepoError::Stopped),
-                (Named::Known(placed), _) => {
+            match step {
+                Step::Fly(block, id) => jobs.push(self.fly(&mut state, index, block, Naming::Missed(id))),
+                Step::Place(placed) => {
                     // Nobody settles now, so nobody waits for what this makes void.
                     state.in_flight.remove(&index);
                     state.place(&self.repo, index, &placed, self.size)?;

@@ -20,7 +20,7 @@ use crate::source::lvm::destination::LvmDestination;
 use crate::source::lvm::metadata::MetadataView;
 use crate::source::lvm::tools::{Lv, mapped, run};
 use crate::source::volume::{Moment, Volume, is_ours};
-use crate::source::{Extent, Source};
+use crate::source::{EachPiece, Extent, Source};
 use crate::words::attribute::FileAttributes;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -195,7 +195,7 @@ impl Source for LvmSource {
         offset: u64,
         buffer: &mut [u8],
         piece_bytes: usize,
-        each: &mut dyn FnMut(&[u8]),
+        each: &mut EachPiece<'_>,
     ) -> Result<(), SourceError> {
         self.device.read_pieces(offset, buffer, piece_bytes, each)
     }
