@@ -284,10 +284,10 @@ def the_sample_lines_are_understood(w, samples):
     # Every line that units and cron run is one that the program understands, word by word.
     lines = [line.split("backyfs ", 1)[1].split(" > ")[0] for line in (CONTRIB / "cron/backyfs").read_text().splitlines() if "  root  " in line]
     for unit in CONTRIB.glob("systemd/*.service"):
-        lines += re.findall(r"^Exec\w+=/usr/bin/backyfs (.*)$", unit.read_text(), re.M)
+        lines += re.findall(r"^Exec\w+=(?:/bin/sh -c ')?/usr/bin/backyfs (.*?)(?: \|\| .*)?$", unit.read_text(), re.M)
     equal(len(lines), 11, lines)
     for line in lines:
-        understood(w, line.replace("%f", "/backups").split())
+        understood(w, line.replace("%f", "/backups").replace('"$$1"', "/backups").split())
     needs("logrotate")
     sh("logrotate", "--debug", CONTRIB / "logrotate/backyfs")
 

@@ -60,6 +60,14 @@ def _download(package, into):
     return tree
 
 
+def unpacked(cache, package):
+    """The directory of a Debian package, which is downloaded once."""
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    with open(Path(cache) / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _download(package, Path(cache))
+
+
 def _kernel_package():
     """The package that the metapackage linux-image-cloud-amd64 depends on."""
     out = sh("apt-cache", "depends", "linux-image-cloud-amd64").stdout.decode()

@@ -36,7 +36,7 @@ class Host(World):
 
     def connect(self, socket, port):
         """Lets it reach a server of this machine."""
-        self.relay = _relay([*self.enter, sys.executable, RELAY, "inside", socket, port])
+        self.relay = start_relay([*self.enter, sys.executable, RELAY, "inside", socket, port])
 
     def up(self, *options):
         self.run("mount", *options, self.inner)
@@ -81,7 +81,8 @@ def _hold():
     return holder
 
 
-def _relay(argv):
+def start_relay(argv):
+    """Starts one side of a relay, and returns when it listens."""
     relay = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     check(relay.stdout.readline() == b"ready\n", "the relay works")
     return relay
@@ -101,7 +102,7 @@ def hosts(w, *names, bucket=True):
                 "AWS_ACCESS_KEY_ID": distant.access,
                 "AWS_SECRET_ACCESS_KEY": distant.secret,
             }
-            outside = _relay([sys.executable, RELAY, "outside", socket, distant.port])
+            outside = start_relay([sys.executable, RELAY, "outside", socket, distant.port])
         w.run("init")
         for name in names:
             made.append(Host(w, name))
