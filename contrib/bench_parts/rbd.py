@@ -34,8 +34,8 @@ def plain_reader(size):
 def reader_that_hashes():
     """MB/s of reading an image and hashing what was read, on the same cores, some of which are the cluster's. `rbd bench` does not do for
     that: it drops what it reads as it came, in pieces, and puts it into no memory that could be hashed."""
-    # The library's own interpreter.
-    done = subprocess.run(["/usr/bin/python3", READER, IMAGE, str(CHUNK), str(THREADS)], stdout=subprocess.PIPE, check=True)
+    # The interpreter the library is for, without this directory, which has a module of its name.
+    done = subprocess.run(["/usr/bin/python3", "-I", READER, IMAGE, str(CHUNK), str(THREADS)], stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
 
 
