@@ -15,8 +15,8 @@ from .images import MIB, TIB
 from .table import Row
 
 CHUNK = 4 * MIB
-# As many as a backup has with the memory it gets unless told otherwise, here and on fewer cores.
-THREADS = 7
+# As many as a backup has on few cores.
+THREADS = 4
 # Starts a program and tells what it took. The peak of a process counts that of whoever started it, so that one is small.
 MEASURE = """
 import os, sys, time

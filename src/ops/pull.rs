@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is read at once: an object of rbd, and a few requests of a disk.
 const CHUNK_BYTES: usize = 4 << 20;
-/// Reads under way, at least. Disks and clusters answer several at once, and while some wait for them others hash.
-const THREADS_MIN: usize = 8;
+/// Reads under way, at least. Disks and clusters answer several at once; with many more, an interrupted backup would have too much in hand.
+const THREADS_MIN: usize = 4;
 /// And at most, where there are more cores: each reads and hashes.
 const THREADS_MAX: usize = 16;
 /// What is read and then hashed at once, unless two blocks are more: it fits into the cache next to a core.
